@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=sh
+#
+# What every script under tools/ shares: where things live, how a step speaks, and
+# how a set-up step is made to happen once, whole or not at all. To be sourced with
+# REELFS_TOP set to the top of the checkout.
+
+: "${REELFS_TOP:?set REELFS_TOP to the top of the checkout}"
+
+# Everything that is made or downloaded lives here, never in the checkout.
+REELFS_CACHE=${REELFS_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/reelfs}
+# Debian 13's /tmp is memory; large temporary files belong on the cache's disk.
+REELFS_TMP=$REELFS_CACHE/tmp
+export REELFS_TOP REELFS_CACHE REELFS_TMP
+
+say() {
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+die() {
+	printf '%s: error: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+# sum FILE...: one short hash over the contents of all the files.
+sum() {
+	cat "$@" | sha256sum | cut -c1-16
+}
+
+# with_lock NAME FUNCTION [ARG...]: runs the function while no other process of this
+# cache runs one under the same name. The lock goes with the process that holds it.
+with_lock() {
+	_lock=$REELFS_CACHE/lock/$1
+	shift
+	mkdir -p "$REELFS_CACHE/lock" "$REELFS_TMP"
+	(
+		if ! flock -n 9; then
+			say "waiting for another run to finish ($_lock)"
+			flock 9
+		fi
+		"$@"
+	) 9>"$_lock"
+}
+
+# heartbeat TEXT COMMAND...: runs the command with its output in a log, prints a sign
+# of life with the log's last line every 20 seconds, and shows the log's end if it fails.
+heartbeat() {
+	_text=$1
+	shift
+	mkdir -p "$REELFS_CACHE/log"
+	_log=$REELFS_CACHE/log/$(printf %s "$_text" | tr -cs 'A-Za-z0-9.' -).log
+	say "$_text (log: $_log)"
+	_start=$(date +%s)
+	"$@" >"$_log" 2>&1 9>&- &
+	_pid=$!
+	trap 'kill "$_pid" 2>/dev/null; exit 130' INT TERM
+	_tick=0
+	while kill -0 "$_pid" 2>/dev/null; do
+		sleep 1
+		_tick=$((_tick + 1))
+		if [ $((_tick % 20)) -eq 0 ]; then
+			say "$_text: $(($(date +%s) - _start)) s: $(tail -n 1 "$_log" | cut -c1-100)"
+		fi
+	done
+	trap - INT TERM
+	if ! wait "$_pid"; then
+		tail -n 40 "$_log" >&2
+		die "$_text failed; the whole log is $_log"
+	fi
+	say "$_text: done in $(($(date +%s) - _start)) s"
+}

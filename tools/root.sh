@@ -1,0 +1,45 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Makes the Debian 13 root in which everything is built, and prints its path.
+#
+# The root is named after a hash of its recipe and never changed after it was made:
+# in-root mounts it read-only. It is made under another name and renamed when it is
+# complete, so an interrupted run leaves nothing that looks finished.
+#
+# REELFS_MIRROR chooses the Debian mirror; without it the host's own is used if the
+# host runs Debian, and the project's default otherwise.
+set -eu
+
+REELFS_TOP=${REELFS_TOP:-$(cd "$(dirname "$0")/.." && pwd)}
+. "$REELFS_TOP/tools/lib.sh"
+. "$REELFS_TOP/tools/debian.sh"
+
+packages=$REELFS_TOP/tools/root.packages
+root=$REELFS_CACHE/root/$(sum "$packages" "$0")
+
+make_root() {
+	[ ! -e "$root" ] || return 0
+	new=$root.new
+	rm -rf --one-file-system "$new"
+	mkdir -p "${root%/*}"
+	debian_apt_conf >"$REELFS_TMP/apt.conf"
+	include=$(sed 's/#.*//' "$packages" | tr -s ' \t\n' , | sed 's/^,//; s/,$//')
+	# shellcheck disable=SC2046 # one option per suite, none with blanks in it
+	heartbeat "Debian 13 build root" env TMPDIR="$REELFS_TMP" mmdebstrap \
+		--mode=root --variant=minbase --architectures=amd64 \
+		--aptopt="$REELFS_TMP/apt.conf" \
+		--dpkgopt=force-unsafe-io \
+		--dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--include="$include" \
+		--customize-hook='mkdir -p "$1/work" "$1/root/.cache"' \
+		trixie "$new" $(debian_sources)
+	# Anchors for what in-root mounts over, which a read-only root cannot create.
+	touch "$new/etc/resolv.conf" "$new/etc/hosts"
+	mv "$new" "$root"
+}
+
+[ -e "$root" ] || with_lock root make_root
+printf '%s\n' "$root"
