@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! `/dev/reelfs`: what kernel and daemon say to each other.
+//!
+//! One descriptor is one consumer. It attaches to one ring, maps it read-only, follows the queue of commits and
+//! acknowledges by LSN. Structures are in native byte order and have the same layout for 32-bit and 64-bit callers.
+//! `Documentation/format/device.md` is the specification.
+//!
+//! The mapping, in bytes from offset 0: one [`Control`] in a page of its own; from `queue_offset` the queue, an array
+//! of `queue_entries` [`QueueEntry`], used round and round; from `data_offset` the ring's data, `data_size` bytes, which
+//! the consumer maps twice in a row so that no record wraps. The entry of the `n`-th commit (from 0 at the first
+//! attach of the ring) is at index `n % queue_entries`.
+
+use core::mem::size_of;
+
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Name of the device node in `/dev`.
+pub const DEVICE_NAME: &str = "reelfs";
+/// Version of this interface; both sides have to have the same.
+pub const UAPI_VERSION: u32 = 1;
+
+/// Names the ring in [`Attach`] by a descriptor open on the mount (`O_PATH` is enough).
+pub const ATTACH_BY_FD: u32 = 1 << 0;
+/// Names the ring in [`Attach`] by its id, as [`ListEntry`] has it (a ring that outlived its mount).
+pub const ATTACH_BY_RING: u32 = 1 << 1;
+/// A tree that carries the mark of another stream, or whose log is not where the mark says, is accepted all the same.
+pub const ATTACH_ADOPT: u32 = 1 << 2;
+
+/// State: the ring's mount exists. Without it nothing more will be committed.
+pub const RING_MOUNTED: u32 = 1 << 0;
+/// State: the mount before this one did not end cleanly; log and tree may disagree.
+pub const RING_UNCLEAN: u32 = 1 << 1;
+/// State: this attach was the first one of a new stream.
+pub const RING_FIRST: u32 = 1 << 2;
+/// State: a consumer is attached.
+pub const RING_ATTACHED: u32 = 1 << 3;
+
+/// `REELFS_IOC_ATTACH`: argument and result.
+///
+/// Errors: `EPROTO` version or flags; `EBADF`, `ENOTTY` the descriptor is not on a reelfs mount; `ENOENT` no such ring;
+/// `EBUSY` the ring has a consumer, or this descriptor a ring; `EXDEV` the tree belongs to another stream; `ESTALE`
+/// `next_lsn` is below what was acknowledged or beyond what was committed, or not where the tree's mark says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Attach {
+    /// In: [`UAPI_VERSION`].
+    pub version: u32,
+    /// In: one of `ATTACH_BY_*`, and `ATTACH_ADOPT` where wanted.
+    pub flags: u32,
+    /// In: the descriptor, with [`ATTACH_BY_FD`], else -1.
+    pub fd: i32,
+    /// Out: `RING_*`.
+    pub state: u32,
+    /// In, with [`ATTACH_BY_RING`]; out: id of the ring.
+    pub ring: u64,
+    /// In: the stream that the consumer keeps.
+    pub stream: [u8; 16],
+    /// In: LSN behind the last byte that the consumer has on stable storage.
+    pub next_lsn: u64,
+    /// Out: all below is acknowledged; on success the same as `next_lsn`.
+    pub acknowledged: u64,
+    /// Out: LSN behind the last committed record.
+    pub committed: u64,
+    /// Out: number of the first commit that is not acknowledged: where to go on in the queue.
+    pub sequence: u64,
+    /// Out: epoch of the stream.
+    pub epoch: u64,
+    /// Out: offset of the queue in the mapping, in bytes.
+    pub queue_offset: u64,
+    /// Out: number of entries of the queue; a power of two.
+    pub queue_entries: u64,
+    /// Out: offset of the data in the mapping, in bytes.
+    pub data_offset: u64,
+    /// Out: length of the data in bytes; a power of two and a multiple of the page size.
+    pub data_size: u64,
+}
+
+/// `REELFS_IOC_ACKNOWLEDGE`: all below `lsn`, which has to be the boundary of a record, is on stable storage.
+///
+/// Errors: `ENOTCONN` not attached; `EINVAL` below what was acknowledged, beyond what was committed or not a boundary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Acknowledge {
+    /// The LSN.
+    pub lsn: u64,
+}
+
+/// `REELFS_IOC_DISCARD`: throw away a ring whose mount is gone, with what it holds. The spooler's next attach to the
+/// stream finds its log behind the tree's mark and says so.
+///
+/// Errors: `ENOENT`; `EBUSY` mounted, or a consumer is attached; `EINVAL` `committed` is not what the ring has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Discard {
+    /// Id of the ring.
+    pub ring: u64,
+    /// [`ListEntry::committed`] of the ring: proof that the caller looked.
+    pub committed: u64,
+}
+
+/// One ring, in the answer to `REELFS_IOC_LIST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListEntry {
+    /// Id of the ring; never used again while the module is loaded.
+    pub ring: u64,
+    /// The stream, zero before the first attach of a tree without a mark.
+    pub stream: [u8; 16],
+    /// `RING_*`.
+    pub state: u32,
+    /// 0 block, 1 fail.
+    pub onstall: u32,
+    /// Epoch of the stream.
+    pub epoch: u64,
+    /// All below is acknowledged.
+    pub acknowledged: u64,
+    /// LSN behind the last committed record.
+    pub committed: u64,
+    /// Bytes of the ring in use, room that was taken and not yet committed included.
+    pub used: u64,
+    /// Length of the ring's data in bytes.
+    pub data_size: u64,
+    /// Number of operations that had to wait for room.
+    pub waits: u64,
+    /// Number of operations that were refused because the log could not take them.
+    pub refused: u64,
+    /// Number of records committed since the ring was made.
+    pub records: u64,
+    /// What was mounted: the lower path as given to `mount(2)`, padded with zero bytes, cut where it is longer.
+    pub source: [u8; 256],
+}
+
+/// `REELFS_IOC_LIST`: the ring with the smallest id that is at least `entry.ring`. Errors: `ENOENT` there is none.
+pub type List = ListEntry;
+
+/// First page of the mapping. Written by the kernel alone; read with acquire ordering.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Control {
+    /// Number of commits so far: entries of the queue below this number are valid.
+    pub commits: u64,
+    /// LSN behind the last committed record.
+    pub committed: u64,
+    /// All below is acknowledged.
+    pub acknowledged: u64,
+    /// Zero, or what is waited for: the highest LSN somebody waits to see acknowledged.
+    pub wanted: u64,
+}
+
+/// One commit in the queue. Entries stay as they are until acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct QueueEntry {
+    /// LSN of the record.
+    pub lsn: u64,
+    /// Offset of the record in the data, in bytes, below `data_size`.
+    pub offset: u32,
+    /// Length of the record in bytes.
+    pub length: u32,
+}
+
+/// `_IOWR('R' | 0x80, number, size)` of `include/uapi/asm-generic/ioctl.h`.
+const fn iowr(number: u32, size: usize) -> u32 {
+    (3 << 30) | ((size as u32) << 16) | (IOC_MAGIC << 8) | number
+}
+
+/// Type byte of the ioctl numbers.
+pub const IOC_MAGIC: u32 = 0xd2;
+/// See [`Attach`].
+pub const IOC_ATTACH: u32 = iowr(0x10, size_of::<Attach>());
+/// See [`Acknowledge`].
+pub const IOC_ACKNOWLEDGE: u32 = iowr(0x11, size_of::<Acknowledge>());
+/// Gives the ring back, unacknowledged records and all. No argument. Closing the descriptor does the same.
+pub const IOC_DETACH: u32 = (IOC_MAGIC << 8) | 0x12;
+/// See [`Discard`].
+pub const IOC_DISCARD: u32 = iowr(0x13, size_of::<Discard>());
+/// See [`List`].
+pub const IOC_LIST: u32 = iowr(0x14, size_of::<ListEntry>());
+
+const _: () = {
+    assert!(size_of::<Attach>() == 112);
+    assert!(size_of::<Acknowledge>() == 8);
+    assert!(size_of::<Discard>() == 16);
+    assert!(size_of::<ListEntry>() == 352);
+    assert!(size_of::<Control>() == 32);
+    assert!(size_of::<QueueEntry>() == 16);
+};
