@@ -22,11 +22,6 @@ die() {
 	exit 1
 }
 
-# sum FILE...: one short hash over the contents of all the files.
-sum() {
-	cat "$@" | sha256sum | cut -c1-16
-}
-
 # with_lock NAME FUNCTION [ARG...]: runs the function while no other process of this
 # cache runs one under the same name. The lock goes with the process that holds it.
 with_lock() {

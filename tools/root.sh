@@ -16,7 +16,8 @@ REELFS_TOP=${REELFS_TOP:-$(cd "$(dirname "$0")/.." && pwd)}
 . "$REELFS_TOP/tools/debian.sh"
 
 packages=$REELFS_TOP/tools/root.packages
-root=$REELFS_CACHE/root/$(sum "$packages" "$0")
+# The number is raised when a root comes out differently for the same packages.
+root=$REELFS_CACHE/root/$({ echo 1; cat "$packages"; } | sha256sum | cut -c1-16)
 
 make_root() {
 	[ ! -e "$root" ] || return 0
@@ -25,7 +26,6 @@ make_root() {
 	mkdir -p "${root%/*}"
 	debian_apt_conf >"$REELFS_TMP/apt.conf"
 	include=$(sed 's/#.*//' "$packages" | tr -s ' \t\n' , | sed 's/^,//; s/,$//')
-	# shellcheck disable=SC2046 # one option per suite, none with blanks in it
 	heartbeat "Debian 13 build root" env TMPDIR="$REELFS_TMP" mmdebstrap \
 		--mode=root --variant=minbase --architectures=amd64 \
 		--aptopt="$REELFS_TMP/apt.conf" \
@@ -35,7 +35,7 @@ make_root() {
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
 		--include="$include" \
 		--customize-hook='mkdir -p "$1/work" "$1/root/.cache"' \
-		trixie "$new" $(debian_sources)
+		trixie "$new" "$(debian_sources)"
 	# Anchors for what in-root mounts over, which a read-only root cannot create.
 	touch "$new/etc/resolv.conf" "$new/etc/hosts"
 	mv "$new" "$root"
