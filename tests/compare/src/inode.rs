@@ -56,9 +56,10 @@ pub fn flags(file: impl AsFd) -> Result<u32, Errno> {
 /// The project id; zero where the filesystem has none.
 #[expect(unsafe_code, reason = "no safe wrapper has this ioctl")]
 pub fn project(file: impl AsFd) -> Result<u32, Errno> {
-    // SAFETY: FS_IOC_FSGETXATTR writes one `struct fsxattr` (include/uapi/linux/fs.h), which is what `Fsxattr`
-    // is, and does nothing else; on a descriptor that does not know it, it fails.
-    let answer = unsafe { ioctl::ioctl(file, ioctl::Getter::<FSGETXATTR, Fsxattr>::new()) };
+    // SAFETY: FS_IOC_FSGETXATTR writes one `struct fsxattr` (include/uapi/linux/fs.h), which is what `Fsxattr` is.
+    let getter = unsafe { ioctl::Getter::<FSGETXATTR, Fsxattr>::new() };
+    // SAFETY: the ioctl does nothing but write the structure; on a descriptor that does not know it, it fails.
+    let answer = unsafe { ioctl::ioctl(file, getter) };
     match answer {
         Ok(found) => Ok(found.projid),
         Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Ok(0),
