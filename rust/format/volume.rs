@@ -153,6 +153,8 @@ pub struct VolumeStart {
     pub started: I64,
     /// UUID of the volume before this one, zero on the first.
     pub predecessor: [u8; 16],
+    /// Name of the volume before this one, UTF-8, padded with zero bytes, so that a missing one can be asked for.
+    pub predecessor_name: [u8; 64],
     /// Chain hash after the last segment that was complete before `first_lsn`; zero if there was none.
     pub chain: [u8; 32],
     /// Fingerprint of the encryption key, zero: not encrypted.
@@ -175,6 +177,11 @@ pub struct SegmentEnd {
     pub chain: [u8; 32],
 }
 
+/// [`Trailer::reason`]: the volume was full while there was more to write; the log goes on elsewhere.
+pub const TRAILER_FULL: u32 = 1;
+/// [`Trailer::reason`]: the volume was closed on request; nothing was waiting to be written.
+pub const TRAILER_CLOSED: u32 = 2;
+
 /// Payload of [`BlockKind::Trailer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -183,6 +190,10 @@ pub struct Trailer {
     pub last_lsn: U64,
     /// Sequence number that the next volume will have.
     pub next_sequence: U64,
+    /// Why nothing more was written: [`TRAILER_FULL`] or [`TRAILER_CLOSED`].
+    pub reason: U32,
+    /// Zero.
+    pub reserved: U32,
     /// Chain hash after the last complete segment on this volume, or as in the volume start if there is none.
     pub chain: [u8; 32],
 }
@@ -377,7 +388,7 @@ const _: () = {
     assert!(offset_of!(BlockHeader, number) == 24);
     assert!(offset_of!(BlockHeader, lsn_start) == 64);
     assert!(offset_of!(BlockHeader, timeline) == 80);
-    assert!(size_of::<VolumeStart>() == 176);
+    assert!(size_of::<VolumeStart>() == 240);
     assert!(size_of::<SegmentEnd>() == 80);
-    assert!(size_of::<Trailer>() == 48);
+    assert!(size_of::<Trailer>() == 56);
 };
