@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The suites, in the order in which they run by default.
+
+mod smoke;
+
+use crate::Suite;
+
+/// All of them.
+pub const ALL: &[Suite] = &[smoke::SUITE];

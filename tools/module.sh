@@ -1,0 +1,45 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# tools/module.sh [DIR]: builds reelfs.ko and prints its path.
+#
+# DIR is a kernel's directory as kernel.sh or debug-kernel.sh makes it; without it the
+# stock kernel, or KDIR=, a prepared tree of the user's own. The sources are copied
+# into the cache first, one copy per kernel: the checkout stays clean, builds for
+# several kernels do not undo each other, and nothing unchanged is built again.
+set -eu
+
+REELFS_TOP=${REELFS_TOP:-$(cd "$(dirname "$0")/.." && pwd)}
+. "$REELFS_TOP/tools/lib.sh"
+
+[ -e "$REELFS_TOP/Kbuild" ] || die "no Kbuild in $REELFS_TOP"
+if [ -n "${1:-}" ]; then
+	name=$(basename "$(readlink -f "$1")")
+	tree=$1/build
+elif [ -n "${KDIR:-}" ]; then
+	[ -e "$KDIR/Module.symvers" ] || die "KDIR=$KDIR is not a prepared kernel tree"
+	tree=$(readlink -f "$KDIR")
+	name=kdir-$(printf %s "$tree" | sha256sum | cut -c1-12)
+	export REELFS_BIND="${REELFS_BIND:-} $tree"
+else
+	kernel=$("$REELFS_TOP/tools/kernel.sh")
+	name=$(basename "$(readlink -f "$kernel")")
+	tree=$kernel/build
+fi
+out=$REELFS_CACHE/module/$(printf %s "$REELFS_TOP" | sha256sum | cut -c1-12)/$name
+mkdir -p "$out"
+
+build() {
+	# Checksums rather than times: a checkout of the same contents builds nothing.
+	"$REELFS_TOP/tools/in-root" rsync -a --checksum --delete \
+		--exclude='*.o' --exclude='*.ko' --exclude='*.mod' --exclude='*.mod.c' \
+		--exclude='.*.cmd' --exclude='.*.d' --exclude='*.symvers' --exclude='*.order' \
+		--exclude='*_generated.rs' --exclude='*.rmeta' --exclude='*.so' --exclude='*.a' \
+		--include='/Kbuild' --include='/rust/***' --exclude='/*' \
+		"$REELFS_TOP/" "$out/"
+	"$REELFS_TOP/tools/in-root" make -C "$tree" M="$out" ${REELFS_MODULE_WERROR:+KRUSTFLAGS="-D warnings" W=e} \
+		-j"$(nproc)" modules
+}
+
+heartbeat "module for $name" build
+printf '%s\n' "$out/reelfs.ko"
