@@ -25,6 +25,37 @@ pub const SEGMENT_SIZE_MIN: u64 = 4 << 20;
 pub const SEGMENT_SIZE_MAX: u64 = 1 << 32;
 /// Segment size of a new spool that was not told another, in bytes.
 pub const SEGMENT_SIZE_DEFAULT: u64 = 64 << 20;
+/// The unit in which a segment file is written, in bytes, counted from its beginning.
+pub const SPOOL_BLOCK: usize = 4096;
+/// A writer has one batch in flight at a time, and it is never longer than this, in bytes. So what an interrupted
+/// batch leaves behind lies within this distance of the end of the log, and a whole record beyond it means damage.
+pub const SPOOL_BATCH_MAX: usize = 4 << 20;
+
+/// First eight bytes of a floor.
+pub const FLOOR_MAGIC: [u8; 8] = *b"REELFLR\0";
+/// Length of a floor in bytes; a floor file holds [`FLOOR_SLOTS`] of them.
+pub const FLOOR_LEN: usize = 512;
+/// Number of floors in a floor file, written in turn, [`SPOOL_BLOCK`] bytes apart.
+pub const FLOOR_SLOTS: u64 = 2;
+
+/// The floor: an LSN below which everything had been acknowledged when it was written. A log that ends below it has
+/// lost something that was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Floor {
+    /// [`FLOOR_MAGIC`].
+    pub magic: [u8; 8],
+    /// [`SEGMENT_VERSION`].
+    pub version: U32,
+    /// CRC32C of the [`FLOOR_LEN`] bytes, with this field taken as zero.
+    pub crc: U32,
+    /// The stream.
+    pub stream: [u8; 16],
+    /// All below is in the spool, or was.
+    pub lsn: U64,
+    /// Zero.
+    pub rest: [u8; 472],
+}
 
 /// The header of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -86,6 +117,40 @@ impl core::fmt::Display for SegmentError {
 
 impl core::error::Error for SegmentError {}
 
+impl Floor {
+    /// The floor at `lsn`, complete.
+    pub fn new(stream: [u8; 16], lsn: u64) -> Self {
+        let mut floor = Floor {
+            magic: FLOOR_MAGIC,
+            version: U32::new(SEGMENT_VERSION),
+            crc: U32::ZERO,
+            stream,
+            lsn: U64::new(lsn),
+            rest: [0; 472],
+        };
+        floor.crc = U32::new(crc32c_append(0, floor.as_bytes()));
+        floor
+    }
+
+    /// The floor in `bytes`, every rule checked.
+    pub fn parse(bytes: &[u8]) -> Result<&Floor, SegmentError> {
+        let bytes = bytes.get(..FLOOR_LEN).ok_or(SegmentError::Truncated)?;
+        let floor = Floor::ref_from_bytes(bytes).map_err(|_| SegmentError::Truncated)?;
+        if floor.magic != FLOOR_MAGIC {
+            return Err(SegmentError::Magic);
+        }
+        if floor.version.get() != SEGMENT_VERSION {
+            return Err(SegmentError::Version(floor.version.get()));
+        }
+        let mut plain = *floor;
+        plain.crc = U32::ZERO;
+        if crc32c_append(0, plain.as_bytes()) != floor.crc.get() {
+            return Err(SegmentError::Checksum);
+        }
+        Ok(floor)
+    }
+}
+
 impl SegmentHeader {
     /// Sets magic, version and checksum; the last step of making a header.
     pub fn seal(&mut self) {
@@ -125,4 +190,8 @@ const _: () = {
     assert!(size_of::<SegmentHeader>() == SEGMENT_HEADER_LEN);
     assert!(offset_of!(SegmentHeader, number) == 32);
     assert!(offset_of!(SegmentHeader, first_record) == 48);
+    assert!(size_of::<Floor>() == FLOOR_LEN);
+    assert!(offset_of!(Floor, lsn) == 32);
+    assert!(SEGMENT_HEADER_LEN % SPOOL_BLOCK == 0);
+    assert!(SPOOL_BATCH_MAX as u64 <= SEGMENT_SIZE_MIN);
 };
