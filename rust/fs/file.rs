@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Open files and directories.
+
+use super::{write, ReelFs};
+use crate::vfs::{File, FileOperations, Kiocb, Mapping, Pipe, SyncKind};
+use core::ops::Range;
+use kernel::{
+    iov::{IovIterDest, IovIterSource},
+    prelude::*,
+};
+
+/// Operations on open regular files.
+pub(crate) struct RegularFile;
+
+#[vtable]
+impl FileOperations for RegularFile {
+    type Fs = ReelFs;
+
+    fn read_iter(kiocb: &mut Kiocb<'_, ReelFs>, to: &mut IovIterDest<'_>) -> Result<usize> {
+        kiocb.read_lower(to)
+    }
+
+    fn write_iter(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
+        write::write(kiocb, from)
+    }
+
+    fn splice_write(
+        pipe: &mut Pipe<'_>,
+        file: &File<ReelFs>,
+        pos: i64,
+        len: usize,
+    ) -> Result<usize> {
+        write::splice(pipe, file, pos, len)
+    }
+
+    /// Stores through a mapping are not captured yet, so there are none: a shared mapping that
+    /// is writable is refused, and one that is not can never become so. The latter gets a file of
+    /// its own below that is not open for writing, or `remap_file_pages(2)` would map the
+    /// writable one anew.
+    fn mmap(file: &File<ReelFs>, mapping: &mut Mapping<'_>) -> Result {
+        if !mapping.is_shared() {
+            return mapping.map(file.lower());
+        }
+        if mapping.is_writable() {
+            return Err(ENODEV);
+        }
+        mapping.forbid_stores();
+        let lower = file.open_readonly()?;
+        mapping.map(&lower)
+    }
+
+    fn fsync(file: &File<ReelFs>, range: Range<i64>, how: SyncKind) -> Result {
+        file.lower().fsync(range, how)
+    }
+
+    fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -> Result {
+        let inode = file.inode().lock();
+        inode.refresh();
+        file.remove_privs(&inode)?;
+        let result = file.lower().fallocate(mode, offset, len);
+        inode.refresh();
+        result
+    }
+
+    fn fadvise(file: &File<ReelFs>, offset: i64, len: i64, advice: i32) -> Result {
+        file.lower().fadvise(offset, len, advice)
+    }
+}
+
+/// Operations on open directories.
+pub(crate) struct DirectoryFile;
+
+#[vtable]
+impl FileOperations for DirectoryFile {
+    type Fs = ReelFs;
+
+    fn fsync(file: &File<ReelFs>, range: Range<i64>, how: SyncKind) -> Result {
+        file.lower().fsync(range, how)
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe wrappers for writing a stackable filesystem: one whose inodes, dentries and files each
+//! have one of another filesystem below, where the contents are.
+//!
+//! The wrappers know the VFS and nothing of what the filesystem is for. A filesystem implements
+//! [`FileSystem`] and the traits it names, and registers itself ([`Registration`]). Types with a
+//! filesystem as their parameter are its own (`Inode<T>`, `Dentry<T>`), those without
+//! (`LowerInode`, `LowerDentry`, `LowerFile`) belong to the one below; so neither is taken for
+//! the other. Locks are guards, and what needs a lock asks to be shown it.
+//!
+//! What bindgen cannot reach is in `helpers.c`.
+
+pub(crate) mod chardev;
+mod claim;
+mod context;
+mod dentry;
+mod dirop;
+mod file;
+mod inode;
+mod inode_ops;
+mod mount;
+mod superblock;
+pub(crate) mod wait;
+mod xattr;
+
+pub(crate) use claim::Claim;
+pub(crate) use context::MountContext;
+pub(crate) use dentry::{Dentry, DentryOperations, LowerDentry, NewDentry, Walk};
+pub(crate) use dirop::{Creating, Removing, RenameMode, Renaming};
+pub(crate) use file::{
+    File, FileOperations, Kiocb, LowerFile, LowerWriteProtection, Mapping, Opening, Pipe, Source,
+    Sync as SyncKind,
+};
+pub(crate) use inode::{AccessMask, Attr, Inode, Kind, Locked, LowerInode};
+pub(crate) use inode_ops::{GetAttr, InodeOperations, LinkTarget, SetAttr, Target};
+pub(crate) use mount::{OwnedPath, Path, PrivateMount, WriteAccess};
+pub(crate) use superblock::{InodeCache, LowerSuperBlock, Registration, SuperBlock};
+pub(crate) use xattr::{Acl, AclKind, AclXattr, SetMode, XattrOperations};
+
+use kernel::{prelude::*, seq_file::SeqFile};
+
+// The kernel crate has no constants for these.
+
+/// The operation is not offered for this object.
+pub(crate) fn eopnotsupp() -> Error {
+    Error::from_errno(-(bindings::EOPNOTSUPP as i32))
+}
+
+/// The attribute is not there.
+pub(crate) fn enodata() -> Error {
+    Error::from_errno(-(bindings::ENODATA as i32))
+}
+
+/// What was looked up is no longer there.
+pub(crate) fn estale() -> Error {
+    Error::from_errno(-(bindings::ESTALE as i32))
+}
+
+/// Stands for a filesystem that is not ours.
+pub(crate) struct Foreign;
+
+/// A stackable filesystem.
+pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
+    /// The name that `mount -t` takes.
+    const NAME: &'static CStr;
+    /// What `statfs(2)` shows as type.
+    const MAGIC: isize;
+    /// The name of the slabs in `/proc/slabinfo`.
+    const INODE_CACHE_NAME: &'static CStr;
+
+    /// Mount options.
+    type Options: Default + Send;
+    /// What is kept with a superblock.
+    type SuperData: Send + Sync;
+    /// What is kept with an inode. Dropped where nothing may sleep.
+    type InodeData: Send + Sync;
+
+    /// Operations on inodes of regular files.
+    type RegularInode: InodeOperations<Fs = Self>;
+    /// Operations on inodes of directories.
+    type DirectoryInode: InodeOperations<Fs = Self>;
+    /// Operations on inodes of symbolic links.
+    type SymlinkInode: InodeOperations<Fs = Self>;
+    /// Operations on inodes of devices, fifos and sockets.
+    type SpecialInode: InodeOperations<Fs = Self>;
+    /// Operations on open regular files.
+    type RegularFile: FileOperations<Fs = Self>;
+    /// Operations on open directories.
+    type DirectoryFile: FileOperations<Fs = Self>;
+    /// Operations on dentries.
+    type Dentries: DentryOperations<Self>;
+    /// Operations on extended attributes.
+    type Xattrs: XattrOperations<Self>;
+
+    /// Returns where inodes come from.
+    fn inode_cache() -> &'static InodeCache;
+
+    /// Takes a mount option; [`ENOPARAM`] for one it does not know.
+    fn parse(ctx: &mut MountContext<'_, Self>, key: &CStr, value: Option<&CStr>) -> Result;
+
+    /// Prepares a mount of what is at `path`.
+    fn mount(
+        ctx: &MountContext<'_, Self>,
+        path: &OwnedPath,
+    ) -> Result<(PrivateMount, Self::SuperData)>;
+
+    /// Changes the options of a mount.
+    fn reconfigure(ctx: &mut MountContext<'_, Self>, sb: &SuperBlock<Self>) -> Result;
+
+    /// Prints the options, each after a comma.
+    fn show_options(data: &Self::SuperData, m: &SeqFile);
+
+    /// Makes what is to be kept with a new inode on top of `lower`.
+    fn inode_data(sb: &SuperBlock<Self>, lower: &LowerInode) -> Result<Self::InodeData>;
+
+    /// Is told that an inode leaves memory. Must not wait for user space.
+    fn evict(inode: &Inode<Self>);
+
+    /// Makes everything durable if `wait`, or begins to.
+    fn sync_fs(sb: &SuperBlock<Self>, wait: bool) -> Result;
+
+    /// Is told that unmounting begins: `sync_fs` may follow, nothing else.
+    fn unmounting(sb: &SuperBlock<Self>);
+
+    /// Is told that the superblock is gone, or never came to be.
+    fn unmounted(data: &Self::SuperData, lower: &PrivateMount);
+}
+
+/// The kernel crate's bindings, and what they leave out.
+#[allow(
+    clippy::all,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn,
+    unused_imports
+)]
+mod bindings {
+    pub use kernel::bindings::*;
+    use kernel::ffi;
+    use pin_init::MaybeZeroable;
+
+    type __kernel_size_t = usize;
+    type __kernel_ssize_t = isize;
+    type __kernel_ptrdiff_t = isize;
+
+    /// `struct fs_context` where the kernel crate's types mention it: there it is opaque.
+    pub type opaque_fs_context = kernel::bindings::fs_context;
+    /// `struct kstatfs`, likewise.
+    pub type opaque_kstatfs = kernel::bindings::kstatfs;
+
+    include!(env!("RVFS_BINDINGS"));
+}

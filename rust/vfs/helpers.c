@@ -1,0 +1,604 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C side of the wrappers in rust/vfs/: see helpers.h.
+ */
+#include <linux/backing-file.h>
+#include <linux/cred.h>
+#include <linux/dcache.h>
+#include <linux/delayed_call.h>
+#include <linux/exportfs.h>
+#include <linux/file.h>
+#include <linux/fsnotify.h>
+#include <linux/highmem.h>
+#include <linux/iversion.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
+#include <linux/seq_file.h>
+#include <linux/splice.h>
+#include <linux/uaccess.h>
+#include <linux/xattr.h>
+
+#include "helpers.h"
+
+void rvfs_inode_attr(const struct inode *inode, struct rvfs_attr *attr)
+{
+	attr->mode = inode->i_mode;
+	attr->nlink = inode->i_nlink;
+	attr->uid = i_uid_read(inode);
+	attr->gid = i_gid_read(inode);
+	attr->rdev = new_encode_dev(inode->i_rdev);
+	attr->generation = inode->i_generation;
+	attr->flags = inode->i_flags;
+	attr->ino = inode->i_ino;
+	attr->version = inode_peek_iversion_raw(inode);
+	attr->size = i_size_read(inode);
+	attr->atime = inode_get_atime(inode);
+	attr->mtime = inode_get_mtime(inode);
+	attr->ctime = inode_get_ctime(inode);
+}
+
+#define RVFS_COPIED_FLAGS (S_SYNC | S_DIRSYNC | S_APPEND | S_IMMUTABLE)
+
+void rvfs_inode_copy_attr(struct inode *inode, struct inode *lower)
+{
+	/* i_lock, because readers of several attributes together (stat, setattr) may not hold i_rwsem. */
+	spin_lock(&inode->i_lock);
+	inode->i_uid = lower->i_uid;
+	inode->i_gid = lower->i_gid;
+	inode->i_mode = lower->i_mode;
+	inode_set_atime_to_ts(inode, inode_get_atime(lower));
+	inode_set_mtime_to_ts(inode, inode_get_mtime(lower));
+	inode_set_ctime_to_ts(inode, inode_get_ctime(lower));
+	i_size_write(inode, i_size_read(lower));
+	set_nlink(inode, lower->i_nlink);
+	spin_unlock(&inode->i_lock);
+	if ((inode->i_flags ^ lower->i_flags) & RVFS_COPIED_FLAGS)
+		inode_set_flags(inode, lower->i_flags & RVFS_COPIED_FLAGS, RVFS_COPIED_FLAGS);
+}
+
+s64 rvfs_i_size_read(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+void rvfs_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
+int rvfs_inode_lock_killable(struct inode *inode)
+{
+	return down_write_killable(&inode->i_rwsem);
+}
+
+void rvfs_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
+}
+
+bool rvfs_inode_is_locked(struct inode *inode)
+{
+	return inode_is_locked(inode);
+}
+
+bool rvfs_inode_is_new(struct inode *inode)
+{
+	return inode_state_read_once(inode) & I_NEW;
+}
+
+bool rvfs_inode_is_dax(const struct inode *inode)
+{
+	return IS_DAX(inode);
+}
+
+bool rvfs_inode_is_casefolded(const struct inode *inode)
+{
+	return IS_CASEFOLDED(inode);
+}
+
+bool rvfs_inode_is_append(const struct inode *inode)
+{
+	return IS_APPEND(inode);
+}
+
+bool rvfs_inode_has_xattr(const struct inode *inode)
+{
+	return inode->i_opflags & IOP_XATTR;
+}
+
+/* @inode is I_NEW: nobody else sees it yet. */
+void rvfs_inode_fill(struct inode *inode, struct inode *lower)
+{
+	inode->i_ino = lower->i_ino;
+	inode->i_mode = lower->i_mode;
+	inode->i_rdev = lower->i_rdev;
+	inode->i_blkbits = lower->i_blkbits;
+	inode->i_generation = lower->i_generation;
+	/* Times are the lower inode's affair: nothing may be stamped on the copy. */
+	inode->i_flags |= S_NOCMTIME | S_NOATIME;
+#ifdef CONFIG_FS_POSIX_ACL
+	inode->i_acl = inode->i_default_acl = ACL_DONT_CACHE;
+#endif
+	if (special_file(inode->i_mode))
+		init_special_inode(inode, inode->i_mode, inode->i_rdev);
+	rvfs_inode_copy_attr(inode, lower);
+}
+
+void rvfs_inode_evict(struct inode *inode)
+{
+	truncate_inode_pages_final(&inode->i_data);
+	clear_inode(inode);
+}
+
+struct kmem_cache *rvfs_inode_cache_create(const char *name, unsigned int size, unsigned int align,
+					   void (*ctor)(void *))
+{
+	return kmem_cache_create(name, size, align, SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+}
+
+void *rvfs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+void rvfs_rcu_barrier(void)
+{
+	rcu_barrier();
+}
+
+int rvfs_encode_fid(struct inode *inode, u32 *words, int *max_words)
+{
+	return exportfs_encode_fid(inode, (struct fid *)words, max_words);
+}
+
+int rvfs_get_write_access(struct inode *inode)
+{
+	return get_write_access(inode);
+}
+
+void rvfs_put_write_access(struct inode *inode)
+{
+	put_write_access(inode);
+}
+
+int rvfs_notify_change(struct dentry *dentry, struct iattr *attr)
+{
+	struct inode *inode = d_inode(dentry);
+	int err;
+
+	inode_lock(inode);
+	err = notify_change(&nop_mnt_idmap, dentry, attr, NULL);
+	inode_unlock(inode);
+	return err;
+}
+
+/*
+ * What was asked of our inode, made fit to be asked of the one below: its own
+ * filesystem decides how set-id bits go, and neither our struct file nor the
+ * fact that O_TRUNC asked means anything to it.
+ */
+void rvfs_iattr_strip(struct iattr *attr)
+{
+	if (attr->ia_valid & (ATTR_KILL_SUID | ATTR_KILL_SGID))
+		attr->ia_valid &= ~ATTR_MODE;
+	attr->ia_valid &= ~(ATTR_FILE | ATTR_OPEN);
+}
+
+void rvfs_touch_atime(const struct path *path)
+{
+	touch_atime(path);
+}
+
+struct qstr rvfs_qstr(const unsigned char *name, u32 len)
+{
+	return QSTR_LEN(name, len);
+}
+
+struct inode *rvfs_d_inode(const struct dentry *dentry)
+{
+	return READ_ONCE(dentry->d_inode);
+}
+
+bool rvfs_d_unhashed(const struct dentry *dentry)
+{
+	return d_unhashed(dentry);
+}
+
+struct dentry *rvfs_dget(struct dentry *dentry)
+{
+	return dget(dentry);
+}
+
+void rvfs_d_name(const struct dentry *dentry, const unsigned char **name, u32 *len)
+{
+	*name = dentry->d_name.name;
+	*len = dentry->d_name.len;
+}
+
+int rvfs_vfs_create(struct dentry *dentry, umode_t mode)
+{
+	return vfs_create(&nop_mnt_idmap, dentry, mode, NULL);
+}
+
+struct dentry *rvfs_vfs_mkdir(struct dentry *dentry, umode_t mode)
+{
+	return vfs_mkdir(&nop_mnt_idmap, d_inode(dentry->d_parent), dentry, mode, NULL);
+}
+
+int rvfs_vfs_mknod(struct dentry *dentry, umode_t mode, dev_t dev)
+{
+	return vfs_mknod(&nop_mnt_idmap, d_inode(dentry->d_parent), dentry, mode, dev, NULL);
+}
+
+int rvfs_vfs_symlink(struct dentry *dentry, const char *target)
+{
+	return vfs_symlink(&nop_mnt_idmap, d_inode(dentry->d_parent), dentry, target, NULL);
+}
+
+int rvfs_vfs_link(struct dentry *old, struct dentry *dentry)
+{
+	return vfs_link(old, &nop_mnt_idmap, d_inode(dentry->d_parent), dentry, NULL);
+}
+
+int rvfs_vfs_unlink(struct dentry *dentry)
+{
+	return vfs_unlink(&nop_mnt_idmap, d_inode(dentry->d_parent), dentry, NULL);
+}
+
+int rvfs_vfs_rmdir(struct dentry *dentry)
+{
+	return vfs_rmdir(&nop_mnt_idmap, d_inode(dentry->d_parent), dentry, NULL);
+}
+
+int rvfs_start_renaming(struct renamedata *rd, struct dentry *old_parent,
+			struct dentry *new_parent, struct dentry *old,
+			struct dentry *new, unsigned int flags)
+{
+	*rd = (struct renamedata) {
+		.mnt_idmap = &nop_mnt_idmap,
+		.old_parent = old_parent,
+		.new_parent = new_parent,
+		.flags = flags,
+	};
+	return start_renaming_two_dentries(rd, old, new);
+}
+
+int rvfs_setattr_prepare(struct dentry *dentry, struct iattr *attr)
+{
+	return setattr_prepare(&nop_mnt_idmap, dentry, attr);
+}
+
+void rvfs_generic_fillattr(u32 request_mask, struct inode *inode, struct kstat *stat)
+{
+	generic_fillattr(&nop_mnt_idmap, request_mask, inode, stat);
+}
+
+int rvfs_inode_permission(struct inode *inode, int mask)
+{
+	return inode_permission(&nop_mnt_idmap, inode, mask);
+}
+
+fmode_t rvfs_file_mode(const struct file *file)
+{
+	return file->f_mode;
+}
+
+void rvfs_file_add_mode(struct file *file, fmode_t mode)
+{
+	file->f_mode |= mode;
+}
+
+unsigned int rvfs_file_flags(const struct file *file)
+{
+	return READ_ONCE(file->f_flags);
+}
+
+void rvfs_file_clear_flags(struct file *file, unsigned int flags)
+{
+	file->f_flags &= ~flags;
+}
+
+void rvfs_file_sync_flags(struct file *file, unsigned int flags, unsigned int mask)
+{
+	spin_lock(&file->f_lock);
+	file->f_flags = (file->f_flags & ~mask) | (flags & mask);
+	file->f_iocb_flags = iocb_flags(file);
+	spin_unlock(&file->f_lock);
+}
+
+bool rvfs_file_mnt_noatime(const struct file *file)
+{
+	return file->f_path.mnt->mnt_flags & MNT_NOATIME;
+}
+
+/*
+ * Write @len bytes of kernel memory to @file at exactly @pos, never
+ * synchronously. With @write_held the caller holds file_start_write(file).
+ */
+ssize_t rvfs_lower_write(struct file *file, void *data, size_t len, loff_t pos, bool direct,
+			 bool write_held)
+{
+	struct kvec vec = { .iov_base = data, .iov_len = len };
+	struct iov_iter iter;
+	struct kiocb kiocb;
+	ssize_t ret;
+
+	if (direct && !(file->f_mode & FMODE_CAN_ODIRECT))
+		return -EINVAL;
+	init_sync_kiocb(&kiocb, file);
+	kiocb.ki_flags &= ~(IOCB_APPEND | IOCB_DSYNC | IOCB_SYNC | IOCB_NOWAIT | IOCB_DIRECT);
+	if (direct)
+		kiocb.ki_flags |= IOCB_DIRECT;
+	kiocb.ki_pos = pos;
+	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, len);
+
+	if (!write_held)
+		return vfs_iocb_iter_write(file, &kiocb, &iter);
+
+	if (!(file->f_mode & FMODE_WRITE) || !file->f_op->write_iter)
+		return -EBADF;
+	ret = file->f_op->write_iter(&kiocb, &iter);
+	if (ret > 0)
+		fsnotify_modify(file);
+	return ret;
+}
+
+void rvfs_file_start_write(struct file *file)
+{
+	file_start_write(file);
+}
+
+void rvfs_file_end_write(struct file *file)
+{
+	file_end_write(file);
+}
+
+/* Returns how many bytes could *not* be faulted in. */
+size_t rvfs_fault_in_readable(struct iov_iter *from, size_t len)
+{
+	return fault_in_iov_iter_readable(from, len);
+}
+
+size_t rvfs_copy_from_iter_nofault(void *to, size_t len, struct iov_iter *from)
+{
+	size_t copied;
+
+	pagefault_disable();
+	copied = copy_from_iter(to, len, from);
+	pagefault_enable();
+	return copied;
+}
+
+void rvfs_iov_revert(struct iov_iter *iter, size_t len)
+{
+	iov_iter_revert(iter, len);
+}
+
+void rvfs_iov_truncate(struct iov_iter *iter, size_t len)
+{
+	iov_iter_truncate(iter, len);
+}
+
+size_t rvfs_iov_count(const struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
+/* 0: no; 1: the data; 2: everything. */
+int rvfs_fsync_needed(const struct kiocb *iocb)
+{
+	if (!iocb_is_dsync(iocb))
+		return 0;
+	return iocb->ki_flags & IOCB_SYNC ? 2 : 1;
+}
+
+struct rvfs_pipe_actor {
+	int (*actor)(void *data, const void *from, size_t len);
+	void *data;
+};
+
+static int rvfs_pipe_actor(struct pipe_inode_info *pipe, struct pipe_buffer *buf,
+			   struct splice_desc *sd)
+{
+	struct rvfs_pipe_actor *a = sd->u.data;
+	char *from = kmap_local_page(buf->page);
+	int ret = a->actor(a->data, from + buf->offset, sd->len);
+
+	kunmap_local(from);
+	return ret;
+}
+
+ssize_t rvfs_splice_from_pipe(struct pipe_inode_info *pipe, size_t len, unsigned int flags,
+			      loff_t pos, void *data,
+			      int (*actor)(void *data, const void *from, size_t len))
+{
+	struct rvfs_pipe_actor a = { .actor = actor, .data = data };
+	struct splice_desc sd = {
+		.total_len = len,
+		.flags = flags,
+		.pos = pos,
+		.u.data = &a,
+	};
+	ssize_t ret;
+
+	pipe_lock(pipe);
+	ret = __splice_from_pipe(pipe, &sd, rvfs_pipe_actor);
+	pipe_unlock(pipe);
+	return ret;
+}
+
+ssize_t rvfs_splice_read(struct file *file, struct file *lower, loff_t *ppos,
+			 struct pipe_inode_info *pipe, size_t len, unsigned int flags)
+{
+	struct backing_file_ctx ctx = { .cred = lower->f_cred };
+	struct kiocb iocb;
+	ssize_t ret;
+
+	init_sync_kiocb(&iocb, file);
+	iocb.ki_pos = *ppos;
+	ret = backing_file_splice_read(lower, &iocb, pipe, len, flags, &ctx);
+	*ppos = iocb.ki_pos;
+	return ret;
+}
+
+struct dentry *rvfs_file_dentry(const struct file *file)
+{
+	return file->f_path.dentry;
+}
+
+const struct cred *rvfs_current_cred(void)
+{
+	return current_cred();
+}
+
+unsigned long rvfs_vma_flags(const struct vm_area_struct *vma)
+{
+	return vma->vm_flags;
+}
+
+void rvfs_vma_clear_maywrite(struct vm_area_struct *vma)
+{
+	vm_flags_clear(vma, VM_MAYWRITE);
+}
+
+void rvfs_fc_error(struct fs_context *fc, const char *message)
+{
+	errorfc(fc, "%s", message);
+}
+
+const char *rvfs_param_string(const struct fs_parameter *param)
+{
+	return param->type == fs_value_is_string ? param->string : NULL;
+}
+
+bool rvfs_is_idmapped_mnt(const struct vfsmount *mnt)
+{
+	return is_idmapped_mnt(mnt);
+}
+
+bool rvfs_mnt_readonly(struct vfsmount *mnt)
+{
+	return __mnt_is_readonly(mnt);
+}
+
+void rvfs_sb_copy_limits(struct super_block *sb, struct super_block *lower)
+{
+	sb->s_maxbytes = lower->s_maxbytes;
+	sb->s_blocksize = lower->s_blocksize;
+	sb->s_blocksize_bits = lower->s_blocksize_bits;
+	sb->s_time_gran = lower->s_time_gran;
+	sb->s_time_min = lower->s_time_min;
+	sb->s_time_max = lower->s_time_max;
+	sb->s_stack_depth = lower->s_stack_depth + 1;
+	sb->s_flags &= ~SB_POSIXACL;
+	sb->s_flags |= lower->s_flags & (SB_POSIXACL | SB_SYNCHRONOUS | SB_DIRSYNC);
+	sb->s_flags |= SB_NOSEC;
+	if (sb_rdonly(lower))
+		sb->s_flags |= SB_RDONLY;
+}
+
+u32 rvfs_sample_wb_err(struct super_block *lower)
+{
+	return errseq_sample(&lower->s_wb_err);
+}
+
+/* sync_fs for @sb: @lower's, its writeback errors handed on to whoever watches @sb. */
+int rvfs_sync_lower(struct super_block *sb, struct super_block *lower, u32 *cursor)
+{
+	static DEFINE_SPINLOCK(lock);
+	int err, wb;
+
+	down_read(&lower->s_umount);
+	err = sync_filesystem(lower);
+	up_read(&lower->s_umount);
+
+	spin_lock(&lock);
+	wb = errseq_check_and_advance(&lower->s_wb_err, cursor);
+	spin_unlock(&lock);
+	if (wb)
+		errseq_set(&sb->s_wb_err, wb);
+	return err;
+}
+
+const char *rvfs_sb_type_name(const struct super_block *sb)
+{
+	return sb->s_type->name;
+}
+
+bool rvfs_sb_can_encode(const struct super_block *sb)
+{
+	return sb->s_export_op && sb->s_export_op->encode_fh && sb->s_export_op->fh_to_dentry;
+}
+
+void rvfs_seq_puts(struct seq_file *m, const char *s)
+{
+	seq_puts(m, s);
+}
+
+const char *rvfs_get_link(struct dentry *dentry, struct delayed_call *done)
+{
+	return vfs_get_link(dentry, done);
+}
+
+const char *rvfs_acl_name(int type)
+{
+	return posix_acl_xattr_name(type);
+}
+
+struct posix_acl *rvfs_get_acl(struct dentry *dentry, int type)
+{
+	return vfs_get_acl(&nop_mnt_idmap, dentry, posix_acl_xattr_name(type));
+}
+
+int rvfs_set_acl(struct dentry *dentry, struct posix_acl *acl, int type)
+{
+	if (!acl)
+		return vfs_remove_acl(&nop_mnt_idmap, dentry, posix_acl_xattr_name(type));
+	return vfs_set_acl(&nop_mnt_idmap, dentry, posix_acl_xattr_name(type), acl);
+}
+
+/* The ACL of @inode in the form of the xattr; kfree() it. NULL: there is none. */
+void *rvfs_acl_xattr(struct inode *inode, int type, size_t *size)
+{
+	struct posix_acl *acl;
+	void *value;
+
+	if (!IS_POSIXACL(inode))
+		return NULL;
+	acl = get_inode_acl(inode, type);
+	if (IS_ERR_OR_NULL(acl))
+		return ERR_CAST(acl);
+	value = posix_acl_to_xattr(&init_user_ns, acl, size, GFP_NOFS);
+	posix_acl_release(acl);
+	return value ?: ERR_PTR(-ENOMEM);
+}
+
+int rvfs_setxattr(struct dentry *dentry, const char *name, const void *value, size_t size,
+		  int flags)
+{
+	struct inode *inode = d_inode(dentry);
+	int err;
+
+	inode_lock(inode);
+	err = __vfs_setxattr_locked(&nop_mnt_idmap, dentry, name, value, size, flags, NULL);
+	inode_unlock(inode);
+	return err;
+}
+
+int rvfs_removexattr(struct dentry *dentry, const char *name)
+{
+	struct inode *inode = d_inode(dentry);
+	int err;
+
+	inode_lock(inode);
+	err = __vfs_removexattr_locked(&nop_mnt_idmap, dentry, name, NULL);
+	inode_unlock(inode);
+	return err;
+}
+
+ssize_t rvfs_getxattr(struct dentry *dentry, const char *name, void *value, size_t size)
+{
+	return __vfs_getxattr(dentry, d_inode(dentry), name, value, size);
+}

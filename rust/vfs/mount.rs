@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounts and paths of the filesystem below.
+//!
+//! C headers: `include/linux/mount.h`, `include/linux/path.h`.
+
+use super::{bindings, dentry::LowerDentry, superblock::LowerSuperBlock};
+use core::{marker::PhantomData, ptr::NonNull};
+use kernel::{
+    error::{from_err_ptr, to_result},
+    prelude::*,
+};
+
+/// A mount of our own, invisible in every namespace.
+///
+/// # Invariants
+///
+/// `ptr` is a mount to which this owns a reference.
+pub(crate) struct PrivateMount {
+    ptr: NonNull<bindings::vfsmount>,
+}
+
+// SAFETY: Mounts may be used and released from any thread.
+unsafe impl Send for PrivateMount {}
+// SAFETY: As above.
+unsafe impl Sync for PrivateMount {}
+
+impl PrivateMount {
+    /// Returns the superblock that is mounted.
+    pub(crate) fn superblock(&self) -> &LowerSuperBlock {
+        // SAFETY: A mount holds its superblock.
+        unsafe { LowerSuperBlock::from_raw((*self.ptr.as_ptr()).mnt_sb) }
+    }
+
+    /// Returns the root of the mount.
+    pub(crate) fn root(&self) -> &LowerDentry {
+        // SAFETY: A mount holds its root.
+        unsafe { LowerDentry::from_raw((*self.ptr.as_ptr()).mnt_root) }
+    }
+
+    /// Returns whether writes are refused.
+    pub(crate) fn is_readonly(&self) -> bool {
+        // SAFETY: The mount is valid.
+        unsafe { bindings::rvfs_mnt_readonly(self.ptr.as_ptr()) }
+    }
+
+    /// Keeps the filesystem below writable and unfrozen while the guard lives.
+    ///
+    /// Waits while it is frozen. For changes of names and attributes only: data operations take
+    /// this protection themselves, and taking it twice deadlocks against a freeze in between.
+    pub(crate) fn want_write(&self) -> Result<WriteAccess<'_>> {
+        // SAFETY: The mount is valid.
+        to_result(unsafe { bindings::mnt_want_write(self.ptr.as_ptr()) })?;
+        Ok(WriteAccess(self))
+    }
+
+    /// The path of `dentry` in this mount.
+    pub(crate) fn path<'a>(&'a self, dentry: &'a LowerDentry) -> Path<'a> {
+        Path {
+            raw: bindings::path {
+                mnt: self.ptr.as_ptr(),
+                dentry: dentry.as_ptr(),
+            },
+            _borrow: PhantomData,
+        }
+    }
+}
+
+impl Drop for PrivateMount {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariants.
+        unsafe { bindings::mntput(self.ptr.as_ptr()) };
+    }
+}
+
+/// Proof that the filesystem below may be changed now.
+pub(crate) struct WriteAccess<'a>(&'a PrivateMount);
+
+impl Drop for WriteAccess<'_> {
+    fn drop(&mut self) {
+        // SAFETY: Taken when the guard was made.
+        unsafe { bindings::mnt_drop_write(self.0.ptr.as_ptr()) };
+    }
+}
+
+/// A mount and a dentry, borrowed.
+pub(crate) struct Path<'a> {
+    raw: bindings::path,
+    _borrow: PhantomData<&'a LowerDentry>,
+}
+
+impl Path<'_> {
+    pub(super) fn as_ptr(&self) -> *const bindings::path {
+        &self.raw
+    }
+
+    /// Lets the filesystem below note that the object was read.
+    pub(crate) fn touch_atime(&self) {
+        // SAFETY: The path is valid.
+        unsafe { bindings::rvfs_touch_atime(&self.raw) };
+    }
+}
+
+/// A path that a name was resolved to; holds both its parts.
+///
+/// # Invariants
+///
+/// `raw` owns references to a mount and a positive dentry.
+pub(crate) struct OwnedPath {
+    raw: bindings::path,
+}
+
+impl OwnedPath {
+    /// Resolves the name of a directory, following links. Sleeps.
+    pub(crate) fn lookup_directory(name: &CStr) -> Result<Self> {
+        let mut raw = bindings::path::default();
+        let flags = bindings::LOOKUP_FOLLOW | bindings::LOOKUP_DIRECTORY;
+        // SAFETY: The name ends in NUL, and `raw` is ours to write.
+        to_result(unsafe { bindings::kern_path(name.as_char_ptr(), flags, &mut raw) })?;
+        Ok(Self { raw })
+    }
+
+    /// Returns the dentry.
+    pub(crate) fn dentry(&self) -> &LowerDentry {
+        // SAFETY: By the type's invariants.
+        unsafe { LowerDentry::from_raw(self.raw.dentry) }
+    }
+
+    /// Returns the superblock that is mounted here.
+    pub(crate) fn superblock(&self) -> &LowerSuperBlock {
+        // SAFETY: By the type's invariants.
+        unsafe { LowerSuperBlock::from_raw((*self.raw.mnt).mnt_sb) }
+    }
+
+    /// Returns whether the mount maps user ids.
+    pub(crate) fn is_idmapped(&self) -> bool {
+        // SAFETY: By the type's invariants.
+        unsafe { bindings::rvfs_is_idmapped_mnt(self.raw.mnt) }
+    }
+
+    /// Makes a private mount with this path as its root: what is mounted below is not seen.
+    pub(crate) fn clone_mount(&self) -> Result<PrivateMount> {
+        // SAFETY: By the type's invariants.
+        let ptr = from_err_ptr(unsafe { bindings::clone_private_mount(&self.raw) })?;
+        Ok(PrivateMount {
+            ptr: NonNull::new(ptr).ok_or(EINVAL)?,
+        })
+    }
+}
+
+impl Drop for OwnedPath {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariants.
+        unsafe { bindings::path_put(&self.raw) };
+    }
+}
