@@ -485,7 +485,6 @@ pub struct XattrEntry {
     pub value_len: U32,
 }
 
-
 /// What the writer of a record says about it; the rest of the header follows from these.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {

@@ -300,23 +300,63 @@ impl<'a> RecordView<'a> {
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub enum Event<'a> {
-    Mount { body: &'a MountBody, xattrs: Xattrs<'a> },
+    Mount {
+        body: &'a MountBody,
+        xattrs: Xattrs<'a>,
+    },
     Unmount,
     Noop,
-    Gap { body: &'a GapBody },
-    Create { body: &'a CreateBody, name: &'a [u8], target: &'a [u8], xattrs: Xattrs<'a> },
-    Link { body: &'a LinkBody, name: &'a [u8] },
-    Unlink { body: &'a UnlinkBody, name: &'a [u8] },
-    Rename { body: &'a RenameBody, old_name: &'a [u8], new_name: &'a [u8] },
+    Gap {
+        body: &'a GapBody,
+    },
+    Create {
+        body: &'a CreateBody,
+        name: &'a [u8],
+        target: &'a [u8],
+        xattrs: Xattrs<'a>,
+    },
+    Link {
+        body: &'a LinkBody,
+        name: &'a [u8],
+    },
+    Unlink {
+        body: &'a UnlinkBody,
+        name: &'a [u8],
+    },
+    Rename {
+        body: &'a RenameBody,
+        old_name: &'a [u8],
+        new_name: &'a [u8],
+    },
     ObjectGone,
-    Reidentified { body: &'a ReidentifiedBody },
-    Write { body: &'a WriteBody, data: &'a [u8] },
-    Truncate { body: &'a AttrBody },
-    Setattr { body: &'a AttrBody },
-    SetFileattr { body: &'a AttrBody },
-    Fallocate { body: &'a FallocateBody },
-    SetXattr { body: &'a XattrBody, name: &'a [u8], value: &'a [u8] },
-    RemoveXattr { body: &'a XattrBody, name: &'a [u8] },
+    Reidentified {
+        body: &'a ReidentifiedBody,
+    },
+    Write {
+        body: &'a WriteBody,
+        data: &'a [u8],
+    },
+    Truncate {
+        body: &'a AttrBody,
+    },
+    Setattr {
+        body: &'a AttrBody,
+    },
+    SetFileattr {
+        body: &'a AttrBody,
+    },
+    Fallocate {
+        body: &'a FallocateBody,
+    },
+    SetXattr {
+        body: &'a XattrBody,
+        name: &'a [u8],
+        value: &'a [u8],
+    },
+    RemoveXattr {
+        body: &'a XattrBody,
+        name: &'a [u8],
+    },
     /// A record of a type that is not known and may be skipped.
     Skipped,
 }

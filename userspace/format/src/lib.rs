@@ -4,6 +4,8 @@
 //!
 //! The files behind these modules are the kernel module's own (`rust/format/`); nothing is defined twice.
 
+pub mod build;
+
 #[path = "../../../rust/format/record.rs"]
 pub mod record;
 #[path = "../../../rust/format/spool.rs"]

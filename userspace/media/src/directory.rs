@@ -46,37 +46,23 @@ impl VolumeFile {
     /// Opens a volume file for reading and appending. `capacity`, in bytes, is where it is full; without it, only the
     /// filesystem below ends it. [`MediumError::Busy`] if it has a writer already.
     pub fn open_writable(path: &Path, capacity: Option<u64>) -> Result<Self, MediumError> {
-        let medium = Self::new(
-            path,
-            OpenOptions::new().read(true).write(true),
-            true,
-            capacity,
-        )?;
+        let medium = Self::new(path, OpenOptions::new().read(true).write(true), true, capacity)?;
         medium.lock()?;
         Ok(medium)
     }
 
     /// Makes a labelled volume file in `directory`, named after the volume. It appears whole or not at all.
-    pub fn create(
-        directory: &Path,
-        label: &Label,
-        capacity: Option<u64>,
-    ) -> Result<Self, MediumError> {
+    pub fn create(directory: &Path, label: &Label, capacity: Option<u64>) -> Result<Self, MediumError> {
         let name = crate::label::name(label);
         let path = directory.join(format!("{name}.{SUFFIX}"));
         let temporary = directory.join(format!(".{name}.{SUFFIX}.{}", std::process::id()));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o640);
         let mut medium = Self::new(&temporary, &options, true, capacity)?;
-        let made = medium
-            .lock()
-            .and_then(|()| medium.write_label(label))
-            .and_then(|()| {
-                name_file(&temporary, &path)
-                    .map_err(|error| medium.error("naming the volume file", error))?;
-                sync_directory(directory)
-                    .map_err(|error| medium.error("fsync of the directory", error))
-            });
+        let made = medium.lock().and_then(|()| medium.write_label(label)).and_then(|()| {
+            name_file(&temporary, &path).map_err(|error| medium.error("naming the volume file", error))?;
+            sync_directory(directory).map_err(|error| medium.error("fsync of the directory", error))
+        });
         if let Err(error) = made {
             // Best effort: the file has no name that anybody reads.
             let _ = fs::remove_file(&temporary);
@@ -86,40 +72,19 @@ impl VolumeFile {
         Ok(medium)
     }
 
-    fn new(
-        path: &Path,
-        options: &OpenOptions,
-        writable: bool,
-        capacity: Option<u64>,
-    ) -> Result<Self, MediumError> {
+    fn new(path: &Path, options: &OpenOptions, writable: bool, capacity: Option<u64>) -> Result<Self, MediumError> {
         let mut options = options.clone();
         options.custom_flags(rustix::fs::OFlags::CLOEXEC.bits() as i32);
         let medium = path.display().to_string();
         let file = options.open(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => MediumError::NoVolume {
-                medium: medium.clone(),
-            },
+            io::ErrorKind::NotFound => MediumError::NoVolume { medium: medium.clone() },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if writable => {
-                MediumError::WriteProtected {
-                    medium: medium.clone(),
-                }
+                MediumError::WriteProtected { medium: medium.clone() }
             }
-            _ => MediumError::Io {
-                medium: medium.clone(),
-                doing: "opening the volume file",
-                source,
-            },
+            _ => MediumError::Io { medium: medium.clone(), doing: "opening the volume file", source },
         })?;
         let file = Some(file);
-        Ok(VolumeFile {
-            path: path.into(),
-            file,
-            writable,
-            capacity,
-            block_size: None,
-            position: 0,
-            warned: false,
-        })
+        Ok(VolumeFile { path: path.into(), file, writable, capacity, block_size: None, position: 0, warned: false })
     }
 
     /// The path of the volume file.
@@ -130,9 +95,7 @@ impl VolumeFile {
     fn lock(&self) -> Result<(), MediumError> {
         flock(self.file()?, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             if error == rustix::io::Errno::WOULDBLOCK {
-                MediumError::Busy {
-                    medium: self.describe(),
-                }
+                MediumError::Busy { medium: self.describe() }
             } else {
                 self.error("locking the volume file", error.into())
             }
@@ -140,30 +103,21 @@ impl VolumeFile {
     }
 
     fn error(&self, doing: &'static str, source: io::Error) -> MediumError {
-        MediumError::Io {
-            medium: self.describe(),
-            doing,
-            source,
-        }
+        MediumError::Io { medium: self.describe(), doing, source }
     }
 
     fn file(&self) -> Result<&File, MediumError> {
-        self.file.as_ref().ok_or_else(|| MediumError::NoVolume {
-            medium: self.describe(),
-        })
+        self.file.as_ref().ok_or_else(|| MediumError::NoVolume { medium: self.describe() })
     }
 
     fn length(&self) -> Result<u64, MediumError> {
         let file = self.file()?;
-        file.metadata()
-            .map(|data| data.len())
-            .map_err(|source| self.error("fstat", source))
+        file.metadata().map(|data| data.len()).map_err(|source| self.error("fstat", source))
     }
 
     /// Length of a block: as the label says, or the smallest there is, before a label has been read.
     fn step(&self) -> u64 {
-        self.block_size
-            .unwrap_or(reelfs_format::volume::BLOCK_SIZE_MIN as u64)
+        self.block_size.unwrap_or(reelfs_format::volume::BLOCK_SIZE_MIN as u64)
     }
 
     fn offset(&self, position: u64) -> u64 {
@@ -175,9 +129,7 @@ impl VolumeFile {
 
     fn writable(&self) -> Result<&File, MediumError> {
         if !self.writable {
-            return Err(MediumError::WriteProtected {
-                medium: self.describe(),
-            });
+            return Err(MediumError::WriteProtected { medium: self.describe() });
         }
         self.file()
     }
@@ -213,9 +165,7 @@ impl Medium for VolumeFile {
             return Ok(LabelState::Blank);
         }
         let mut bytes = vec![0; LABEL_LEN.min(usize::try_from(length).unwrap_or(LABEL_LEN))];
-        self.file()?
-            .read_exact_at(&mut bytes, 0)
-            .map_err(|source| self.error("reading the label", source))?;
+        self.file()?.read_exact_at(&mut bytes, 0).map_err(|source| self.error("reading the label", source))?;
         match Label::parse(&bytes) {
             Ok(label) => {
                 self.block_size = Some(u64::from(label.block_size.get()));
@@ -239,21 +189,18 @@ impl Medium for VolumeFile {
 
     fn read_block(&mut self, block: &mut Vec<u8>) -> Result<Read, MediumError> {
         let (start, end) = (self.offset(self.position), self.offset(self.position + 1));
-        // A block that is not whole was never acknowledged by a filemark.
-        if end > self.length()? {
+        if start >= self.length()? {
             block.clear();
             return Ok(Read::EndOfData);
         }
         block.resize((end - start) as usize, 0);
         let position = self.position;
         self.position += 1;
-        self.file()?
-            .read_exact_at(block, start)
-            .map_err(|source| MediumError::Unreadable {
-                medium: self.describe(),
-                position,
-                source,
-            })?;
+        self.file()?.read_exact_at(block, start).map_err(|source| MediumError::Unreadable {
+            medium: self.describe(),
+            position,
+            source,
+        })?;
         Ok(Read::Block)
     }
 
@@ -278,21 +225,11 @@ impl Medium for VolumeFile {
                 self.position += 1;
                 Ok(Written::Taken)
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 // Not a part of a block may stay behind, or the next one would not be where blocks begin.
-                file.set_len(start)
-                    .map_err(|source| self.error("ftruncate", source))?;
+                file.set_len(start).map_err(|source| self.error("ftruncate", source))?;
                 let first = !std::mem::replace(&mut self.warned, true);
-                Ok(if first {
-                    Written::EarlyWarning
-                } else {
-                    Written::Full
-                })
+                Ok(if first { Written::EarlyWarning } else { Written::Full })
             }
             Err(source) => Err(self.error("writing a block", source)),
         }
@@ -300,9 +237,7 @@ impl Medium for VolumeFile {
 
     fn write_filemark(&mut self) -> Result<(), MediumError> {
         // sync_data covers the length too: without it the data could not be read back (fdatasync(2)).
-        self.writable()?
-            .sync_data()
-            .map_err(|source| self.error("fdatasync", source))
+        self.writable()?.sync_data().map_err(|source| self.error("fdatasync", source))
     }
 
     fn position(&mut self) -> Result<Position, MediumError> {

@@ -5,8 +5,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reelfs_format::volume::{
-    field_text, text_field, Label, VolumeError, BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN,
-    LABEL_MAGIC, VOLUME_VERSION,
+    field_text, text_field, Label, VolumeError, BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, LABEL_MAGIC,
+    VOLUME_VERSION,
 };
 use uuid::Uuid;
 use zerocopy::little_endian::{I64, U32, U64};
@@ -85,22 +85,15 @@ fn name_field(name: &str) -> Result<[u8; 64], LabelError> {
 impl NewLabel {
     /// A label with the block size that is chosen when nobody says otherwise.
     pub fn new(name: &str, pool_name: &str) -> Self {
-        NewLabel {
-            name: name.to_owned(),
-            pool_name: pool_name.to_owned(),
-            block_size: BLOCK_SIZE_DEFAULT,
-        }
+        NewLabel { name: name.to_owned(), pool_name: pool_name.to_owned(), block_size: BLOCK_SIZE_DEFAULT }
     }
 
     /// The label itself, with a new volume UUID.
     pub fn build(&self) -> Result<Label, LabelError> {
-        if !(BLOCK_SIZE_MIN..=BLOCK_SIZE_MAX).contains(&self.block_size)
-            || self.block_size % 4096 != 0
-        {
+        if !(BLOCK_SIZE_MIN..=BLOCK_SIZE_MAX).contains(&self.block_size) || self.block_size % 4096 != 0 {
             return Err(LabelError::BlockSize(self.block_size));
         }
-        let block_size =
-            u32::try_from(self.block_size).map_err(|_| LabelError::BlockSize(self.block_size))?;
+        let block_size = u32::try_from(self.block_size).map_err(|_| LabelError::BlockSize(self.block_size))?;
         let mut label = Label {
             magic: LABEL_MAGIC,
             version: U32::new(VOLUME_VERSION),
@@ -134,10 +127,7 @@ pub fn pool_name(label: &Label) -> String {
 /// The text in a field padded with zero bytes, safe to print.
 pub fn text(field: &[u8]) -> String {
     match field_text(field) {
-        Some(text) => text
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect(),
+        Some(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
         None => "?".to_owned(),
     }
 }
@@ -146,18 +136,11 @@ pub fn text(field: &[u8]) -> String {
 pub fn write(medium: &mut dyn Medium, label: &Label, overwrite: bool) -> Result<(), LabelError> {
     let found = match medium.read_label()? {
         LabelState::Blank => None,
-        LabelState::Labelled(old) => Some(format!(
-            "volume '{}' of pool '{}'",
-            name(&old),
-            pool_name(&old)
-        )),
+        LabelState::Labelled(old) => Some(format!("volume '{}' of pool '{}'", name(&old), pool_name(&old))),
         LabelState::Foreign(error) => Some(format!("no label of ours: {error}")),
     };
     match found {
-        Some(found) if !overwrite => Err(LabelError::NotBlank {
-            medium: medium.describe(),
-            found,
-        }),
+        Some(found) if !overwrite => Err(LabelError::NotBlank { medium: medium.describe(), found }),
         _ => Ok(medium.write_label(label)?),
     }
 }

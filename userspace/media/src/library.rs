@@ -31,12 +31,7 @@ pub trait Library: Send {
 
     /// The volume of this stream that was written last and is not finished, to go on with after a restart. `volume` is
     /// the one that it should be, where that is known.
-    fn unfinished(
-        &mut self,
-        pool: &str,
-        stream: &[u8; 16],
-        volume: Option<Uuid>,
-    ) -> Result<Supply, WriteError>;
+    fn unfinished(&mut self, pool: &str, stream: &[u8; 16], volume: Option<Uuid>) -> Result<Supply, WriteError>;
 }
 
 /// A directory of volume files.
@@ -55,9 +50,7 @@ pub fn volume_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if path.extension() == Some(OsStr::new(SUFFIX)) && !hidden {
             found.push(path);
         }
@@ -73,11 +66,7 @@ impl DirectoryLibrary {
             if source.kind() == std::io::ErrorKind::NotFound {
                 WriteError::Medium(MediumError::NoVolume { medium })
             } else {
-                WriteError::Medium(MediumError::Io {
-                    medium,
-                    doing: "reading the directory",
-                    source,
-                })
+                WriteError::Medium(MediumError::Io { medium, doing: "reading the directory", source })
             }
         })
     }
@@ -108,9 +97,7 @@ impl Library for DirectoryLibrary {
                     return Ok(Supply::Volume(Box::new(medium), Box::new(found)));
                 }
                 // The name is taken, by another stream's volume perhaps.
-                Err(MediumError::Io { source, .. })
-                    if source.kind() == std::io::ErrorKind::AlreadyExists =>
-                {
+                Err(MediumError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
                     number += 1
                 }
                 Err(error) => return Err(error.into()),
@@ -118,21 +105,14 @@ impl Library for DirectoryLibrary {
         }
     }
 
-    fn unfinished(
-        &mut self,
-        pool: &str,
-        stream: &[u8; 16],
-        volume: Option<Uuid>,
-    ) -> Result<Supply, WriteError> {
+    fn unfinished(&mut self, pool: &str, stream: &[u8; 16], volume: Option<Uuid>) -> Result<Supply, WriteError> {
         let mut best: Option<(VolumeFile, Inspection)> = None;
         for path in self.files()? {
             let mut reader = VolumeFile::open(&path)?;
             let Ok(LabelState::Labelled(label)) = reader.read_label() else {
                 continue;
             };
-            if !is_of_pool(&label, pool)
-                || volume.is_some_and(|wanted| *wanted.as_bytes() != label.volume)
-            {
+            if !is_of_pool(&label, pool) || volume.is_some_and(|wanted| *wanted.as_bytes() != label.volume) {
                 continue;
             }
             let mut medium = VolumeFile::open_writable(&path, self.capacity)?;
@@ -142,21 +122,14 @@ impl Library for DirectoryLibrary {
                 Err(error) if volume.is_some() => return Err(error),
                 Err(_) => continue,
             };
-            let sequence =
-                |found: &Inspection| found.start.as_ref().map_or(0, |start| start.sequence.get());
-            if best
-                .as_ref()
-                .is_none_or(|(_, other)| sequence(other) < sequence(&found))
-            {
+            let sequence = |found: &Inspection| found.start.as_ref().map_or(0, |start| start.sequence.get());
+            if best.as_ref().is_none_or(|(_, other)| sequence(other) < sequence(&found)) {
                 best = Some((medium, found));
             }
         }
         match best {
             Some((medium, found)) => Ok(Supply::Volume(Box::new(medium), Box::new(found))),
-            None => Ok(Supply::Waiting(format!(
-                "no volume file of this stream in {}",
-                self.path.display()
-            ))),
+            None => Ok(Supply::Waiting(format!("no volume file of this stream in {}", self.path.display()))),
         }
     }
 }
@@ -197,10 +170,7 @@ impl TapeLibrary {
                 }
                 Ok(found) => match wanted(&found) {
                     Ok(()) => return Ok(Ok(Supply::Volume(Box::new(tape), Box::new(found)))),
-                    Err(why) => reasons.push(format!(
-                        "{shown} holds '{}', {why}",
-                        label::name(&found.label)
-                    )),
+                    Err(why) => reasons.push(format!("{shown} holds '{}', {why}", label::name(&found.label))),
                 },
                 Err(WriteError::NotOurs { found, .. }) => {
                     reasons.push(format!("{shown} holds no labelled tape ({found})"))
@@ -220,34 +190,20 @@ impl Library for TapeLibrary {
         })?;
         Ok(found.unwrap_or_else(|reasons| {
             let why = reasons.join("; ");
-            Supply::Waiting(format!(
-                "load an unused tape of pool '{pool}' for place {sequence} of the set ({why})"
-            ))
+            Supply::Waiting(format!("load an unused tape of pool '{pool}' for place {sequence} of the set ({why})"))
         }))
     }
 
-    fn unfinished(
-        &mut self,
-        pool: &str,
-        stream: &[u8; 16],
-        volume: Option<Uuid>,
-    ) -> Result<Supply, WriteError> {
+    fn unfinished(&mut self, pool: &str, stream: &[u8; 16], volume: Option<Uuid>) -> Result<Supply, WriteError> {
         let found = self.find(pool, |found| match volume {
-            Some(wanted) if *wanted.as_bytes() != found.label.volume => {
-                Err("another volume".into())
-            }
+            Some(wanted) if *wanted.as_bytes() != found.label.volume => Err("another volume".into()),
             _ if found.start.is_none() => Err("which was never used".into()),
             _ if found.stream != *stream => Err("which belongs to another stream".into()),
             _ => Ok(()),
         })?;
         Ok(found.unwrap_or_else(|reasons| {
-            let which = volume.map_or("the last tape of this stream".into(), |uuid| {
-                format!("tape {uuid}")
-            });
-            Supply::Waiting(format!(
-                "load {which} of pool '{pool}' ({})",
-                reasons.join("; ")
-            ))
+            let which = volume.map_or("the last tape of this stream".into(), |uuid| format!("tape {uuid}"));
+            Supply::Waiting(format!("load {which} of pool '{pool}' ({})", reasons.join("; ")))
         }))
     }
 }
@@ -259,9 +215,6 @@ fn is_of_pool(label: &Label, pool: &str) -> bool {
 fn of_label(error: LabelError) -> WriteError {
     match error {
         LabelError::Medium(error) => error.into(),
-        other => WriteError::NotOurs {
-            medium: String::new(),
-            found: other.to_string(),
-        },
+        other => WriteError::NotOurs { medium: String::new(), found: other.to_string() },
     }
 }

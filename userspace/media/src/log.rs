@@ -58,12 +58,7 @@ impl LogState {
 
     /// Anywhere in the log: the hashes begin to be known with the next whole segment. `first_record` is the LSN of
     /// the first record that starts at or behind `position`.
-    pub fn anywhere(
-        segment_size: u64,
-        position: Lsn,
-        first_record: Lsn,
-        chain: Option<[u8; 32]>,
-    ) -> Self {
+    pub fn anywhere(segment_size: u64, position: Lsn, first_record: Lsn, chain: Option<[u8; 32]>) -> Self {
         let start = position % segment_size.max(1) == 0;
         LogState {
             position,
@@ -115,10 +110,7 @@ impl LogState {
         let segment = self.segment();
         self.position += bytes.len() as u64;
         if self.position % self.segment_size.max(1) != 0 || bytes.is_empty() {
-            return Ok(Fed {
-                first_record,
-                end: None,
-            });
+            return Ok(Fed { first_record, end: None });
         }
         let hash = *self.hasher.finalize().as_bytes();
         self.hasher.reset();
@@ -127,12 +119,7 @@ impl LogState {
             Some(before) if whole => Some(link(&before, &hash)),
             _ => None,
         };
-        let end = self.chain.map(|chain| SegmentEnd {
-            segment: U64::new(segment),
-            reserved: U64::ZERO,
-            hash,
-            chain,
-        });
+        let end = self.chain.map(|chain| SegmentEnd { segment: U64::new(segment), reserved: U64::ZERO, hash, chain });
         Ok(Fed { first_record, end })
     }
 
@@ -165,12 +152,10 @@ impl LogState {
                 return Err(RecordError::Magic(word(0)));
             }
             let length = word(8);
-            if !(RECORD_MIN..=RECORD_MAX).contains(&(length as usize))
-                || length as usize % RECORD_ALIGN != 0
-            {
+            if !(RECORD_MIN..=RECORD_MAX).contains(&(length as usize)) || length as usize % RECORD_ALIGN != 0 {
                 return Err(RecordError::Length(length));
             }
-            self.next_record += u64::from(length);
+            self.next_record = self.next_record.saturating_add(u64::from(length));
         }
         Ok(first)
     }
@@ -178,9 +163,5 @@ impl LogState {
 
 /// The chain hash after a segment: BLAKE3 of the chain hash before it and the segment's own.
 pub fn link(before: &[u8; 32], hash: &[u8; 32]) -> [u8; 32] {
-    *blake3::Hasher::new()
-        .update(before)
-        .update(hash)
-        .finalize()
-        .as_bytes()
+    *blake3::Hasher::new().update(before).update(hash).finalize().as_bytes()
 }

@@ -62,9 +62,7 @@ pub enum MediumError {
         medium: String,
     },
     /// The drive was reset or the volume changed; the position is not known until the label has been read again.
-    #[error(
-        "{medium}: the drive was reset or the volume was changed; its position is no longer known"
-    )]
+    #[error("{medium}: the drive was reset or the volume was changed; its position is no longer known")]
     PositionLost {
         /// The medium.
         medium: String,

@@ -53,13 +53,7 @@ impl Tape {
     }
 
     fn new(path: &Path, writable: bool) -> Self {
-        Tape {
-            path: path.into(),
-            file: None,
-            writable,
-            block_size: None,
-            refused: false,
-        }
+        Tape { path: path.into(), file: None, writable, block_size: None, refused: false }
     }
 
     /// Opens the device anew: the driver looks at the drive only then, after a reset or another tape.
@@ -76,33 +70,23 @@ impl Tape {
             .map_err(|source| self.error("opening the drive", source))?;
         let status = st::status(&file).map_err(|source| self.error("MTIOCGET", source))?;
         if !status.online() {
-            return Err(MediumError::NoVolume {
-                medium: self.describe(),
-            });
+            return Err(MediumError::NoVolume { medium: self.describe() });
         }
         if self.writable && status.write_protected() {
-            return Err(MediumError::WriteProtected {
-                medium: self.describe(),
-            });
+            return Err(MediumError::WriteProtected { medium: self.describe() });
         }
         st::operate(&file, op::SETBLK, 0).map_err(|source| self.error("MTSETBLK 0", source))?;
         // These need CAP_SYS_ADMIN and only make good what an administrator may have changed: without them errors
         // are still noticed, at the filemark.
         let off = st::CLEAR_BOOLEANS | DRIVER_BUFFERING | st::NO_WAIT | st::NO_WAIT_EOF;
         let _ = st::operate(&file, op::SETDRVBUFFER, off);
-        let _ = st::operate(
-            &file,
-            op::SETDRVBUFFER,
-            st::SET_BOOLEANS | st::SCSI2_LOGICAL,
-        );
+        let _ = st::operate(&file, op::SETDRVBUFFER, st::SET_BOOLEANS | st::SCSI2_LOGICAL);
         self.file = Some(file);
         Ok(())
     }
 
     fn file(&self) -> Result<&File, MediumError> {
-        self.file.as_ref().ok_or_else(|| MediumError::NoVolume {
-            medium: self.describe(),
-        })
+        self.file.as_ref().ok_or_else(|| MediumError::NoVolume { medium: self.describe() })
     }
 
     fn operate(&self, code: i16, count: i32, doing: &'static str) -> Result<(), MediumError> {
@@ -116,11 +100,7 @@ impl Tape {
             Some(Errno::BUSY) => MediumError::Busy { medium },
             Some(Errno::ACCESS | Errno::ROFS) => MediumError::WriteProtected { medium },
             _ if self.position_lost() => MediumError::PositionLost { medium },
-            _ => MediumError::Io {
-                medium,
-                doing,
-                source,
-            },
+            _ => MediumError::Io { medium, doing, source },
         }
     }
 
@@ -129,28 +109,20 @@ impl Tape {
         let Some(name) = self.path.file_name() else {
             return false;
         };
-        let flag = Path::new("/sys/class/scsi_tape")
-            .join(name)
-            .join("position_lost_in_reset");
+        let flag = Path::new("/sys/class/scsi_tape").join(name).join("position_lost_in_reset");
         std::fs::read_to_string(flag).is_ok_and(|text| text.trim() == "1")
     }
 
     /// `EIO` from a read: the end of the data, or a block that cannot be read.
     fn judge(&mut self, here: Position, source: io::Error) -> Result<Read, MediumError> {
         if self.position_lost() {
-            return Err(MediumError::PositionLost {
-                medium: self.describe(),
-            });
+            return Err(MediumError::PositionLost { medium: self.describe() });
         }
         let end = self.seek_end_of_data()?;
         if here >= end {
             return Ok(Read::EndOfData);
         }
-        Err(MediumError::Unreadable {
-            medium: self.describe(),
-            position: here.0,
-            source,
-        })
+        Err(MediumError::Unreadable { medium: self.describe(), position: here.0, source })
     }
 
     fn read_into(&mut self, block: &mut Vec<u8>, length: usize) -> Result<Read, MediumError> {
@@ -164,11 +136,9 @@ impl Tape {
                 return match source.raw_os_error().map(Errno::from_raw_os_error) {
                     Some(Errno::IO) => self.judge(here, source),
                     Some(Errno::NOSPC) => Ok(Read::EndOfMedium),
-                    Some(Errno::NOMEM | Errno::OVERFLOW) => Err(MediumError::Unreadable {
-                        medium: self.describe(),
-                        position: here.0,
-                        source,
-                    }),
+                    Some(Errno::NOMEM | Errno::OVERFLOW) => {
+                        Err(MediumError::Unreadable { medium: self.describe(), position: here.0, source })
+                    }
                     _ => Err(self.error("read", source)),
                 };
             }
@@ -233,9 +203,7 @@ impl Medium for Tape {
         self.attach()?;
         self.operate(op::REW, 1, "rewinding")?;
         let mut file = self.file()?;
-        let written = file
-            .write(label.as_bytes())
-            .map_err(|source| self.error("writing the label", source))?;
+        let written = file.write(label.as_bytes()).map_err(|source| self.error("writing the label", source))?;
         if written != LABEL_LEN {
             return Err(self.error("writing the label", io::ErrorKind::WriteZero.into()));
         }
@@ -250,9 +218,7 @@ impl Medium for Tape {
 
     fn write_block(&mut self, block: &[u8]) -> Result<Written, MediumError> {
         if !self.writable {
-            return Err(MediumError::WriteProtected {
-                medium: self.describe(),
-            });
+            return Err(MediumError::WriteProtected { medium: self.describe() });
         }
         let mut file = self.file()?;
         match file.write(block) {
@@ -263,11 +229,7 @@ impl Medium for Tape {
             Ok(_) => Err(self.error("writing a block", io::ErrorKind::WriteZero.into())),
             Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
                 let twice = std::mem::replace(&mut self.refused, true);
-                Ok(if twice {
-                    Written::Full
-                } else {
-                    Written::EarlyWarning
-                })
+                Ok(if twice { Written::Full } else { Written::EarlyWarning })
             }
             Err(source) => Err(self.error("writing a block", source)),
         }
@@ -279,9 +241,7 @@ impl Medium for Tape {
     }
 
     fn position(&mut self) -> Result<Position, MediumError> {
-        st::position(self.file()?)
-            .map(Position)
-            .map_err(|source| self.error("MTIOCPOS", source))
+        st::position(self.file()?).map(Position).map_err(|source| self.error("MTIOCPOS", source))
     }
 
     fn seek(&mut self, position: Position) -> Result<(), MediumError> {

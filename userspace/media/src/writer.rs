@@ -16,8 +16,8 @@ use std::mem::size_of;
 use reelfs_format::record::Lsn;
 use reelfs_format::view::RecordError;
 use reelfs_format::volume::{
-    seal_block, text_field, BlockHeader, BlockKind, BlockView, Label, SegmentEnd, Trailer,
-    VolumeError, VolumeStart, BLOCK_HEADER_LEN, NO_RECORD, TRAILER_FULL,
+    seal_block, text_field, BlockHeader, BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeError, VolumeStart,
+    BLOCK_HEADER_LEN, NO_RECORD, TRAILER_FULL,
 };
 use uuid::Uuid;
 use zerocopy::little_endian::{I64, U32, U64};
@@ -173,13 +173,7 @@ impl Inspection {
         let start = self.start.as_ref()?;
         match &self.segment_end {
             Some(end) => Some((end.segment.get().checked_add(1)?, end.chain)),
-            None => Some((
-                start
-                    .first_lsn
-                    .get()
-                    .checked_div(start.segment_size.get())?,
-                start.chain,
-            )),
+            None => Some((start.first_lsn.get().checked_div(start.segment_size.get())?, start.chain)),
         }
     }
 }
@@ -187,10 +181,7 @@ impl Inspection {
 /// Reads the label and says what stands on the volume, reading the last part of it. Leaves the position at the end
 /// of the data. Writes nothing.
 pub fn inspect(medium: &mut dyn Medium) -> Result<Inspection, WriteError> {
-    let not_ours = |found: String, medium: &dyn Medium| WriteError::NotOurs {
-        medium: medium.describe(),
-        found,
-    };
+    let not_ours = |found: String, medium: &dyn Medium| WriteError::NotOurs { medium: medium.describe(), found };
     let label = match medium.read_label()? {
         LabelState::Labelled(label) => *label,
         LabelState::Blank => return Err(not_ours("blank".into(), medium)),
@@ -210,10 +201,7 @@ pub fn inspect(medium: &mut dyn Medium) -> Result<Inspection, WriteError> {
     };
     let mut block = Vec::new();
     let first = medium.position()?;
-    if matches!(
-        medium.read_block(&mut block)?,
-        Read::EndOfData | Read::EndOfMedium
-    ) {
+    if matches!(medium.read_block(&mut block)?, Read::EndOfData | Read::EndOfMedium) {
         found.end = medium.seek_end_of_data()?;
         return Ok(found);
     }
@@ -222,30 +210,17 @@ pub fn inspect(medium: &mut dyn Medium) -> Result<Inspection, WriteError> {
         Ok(view) if view.kind == Some(BlockKind::VolumeStart) => {
             found.stream = view.header.stream;
             found.timeline = view.header.timeline.get();
-            *view
-                .body::<VolumeStart>()
-                .map_err(|error| not_resumable(&volume, error))?
+            *view.body::<VolumeStart>().map_err(|error| not_resumable(&volume, error))?
         }
         Ok(_) => return Err(not_resumable(&volume, "its first block is no volume start")),
-        Err(error) => {
-            return Err(not_resumable(
-                &volume,
-                format!("its first block is damaged: {error}"),
-            ))
-        }
+        Err(error) => return Err(not_resumable(&volume, format!("its first block is damaged: {error}"))),
     };
     found.end = medium.seek_end_of_data()?;
     found.start = Some(start);
 
     // The last segment end lies at most a segment back, unless parts were repeated: then look at everything.
-    let payload = (label.block_size.get() as usize)
-        .saturating_sub(BLOCK_HEADER_LEN)
-        .max(1) as u64;
-    let window = start
-        .segment_size
-        .get()
-        .div_ceil(payload)
-        .saturating_add(64);
+    let payload = (label.block_size.get() as usize).saturating_sub(BLOCK_HEADER_LEN).max(1) as u64;
+    let window = start.segment_size.get().div_ceil(payload).saturating_add(64);
     let near = Position(found.end.0.saturating_sub(window).max(first.0));
     scan_tail(medium, &mut found, near, near == first, &mut block)?;
     if found.segment_end.is_none() && near != first {
@@ -262,10 +237,7 @@ fn scan_tail(
     whole: bool,
     block: &mut Vec<u8>,
 ) -> Result<(), WriteError> {
-    let first_lsn = found
-        .start
-        .as_ref()
-        .map_or(0, |start| start.first_lsn.get());
+    let first_lsn = found.start.as_ref().map_or(0, |start| start.first_lsn.get());
     // How far the log reaches without a hole. Blocks before the part that is read are taken on the filemark's word.
     let mut reach = whole.then_some(first_lsn);
     let mut ends: Vec<(Lsn, SegmentEnd)> = Vec::new();
@@ -278,7 +250,8 @@ fn scan_tail(
             Ok(Read::Filemark) => continue,
             Ok(Read::EndOfData | Read::EndOfMedium) => break,
             Err(MediumError::Unreadable { .. }) => {
-                unreadable_behind_last += 1;
+                // What is left of a block behind the end of the data is overwritten by the next.
+                unreadable_behind_last += u64::from(here < found.end);
                 medium.seek(Position(here.0 + 1))?;
                 continue;
             }
@@ -296,9 +269,8 @@ fn scan_tail(
         }
         match view.kind {
             Some(BlockKind::SegmentEnd) => {
-                let body = view
-                    .body::<SegmentEnd>()
-                    .map_err(|error| not_resumable(&label::name(&found.label), error))?;
+                let body =
+                    view.body::<SegmentEnd>().map_err(|error| not_resumable(&label::name(&found.label), error))?;
                 ends.push((start, *body));
             }
             Some(BlockKind::Trailer) => found.trailer = view.body::<Trailer>().ok().copied(),
@@ -309,17 +281,11 @@ fn scan_tail(
     }
     found.next_lsn = reach.unwrap_or(first_lsn);
     found.next_number = match &found.last {
-        Some((_, header)) => header
-            .number
-            .get()
-            .saturating_add(1 + unreadable_behind_last),
+        Some((_, header)) => header.number.get().saturating_add(1 + unreadable_behind_last),
         None => unreadable_behind_last,
     };
-    found.segment_end = ends
-        .iter()
-        .filter(|(lsn, _)| *lsn <= found.next_lsn)
-        .max_by_key(|(lsn, _)| *lsn)
-        .map(|(_, end)| *end);
+    found.segment_end =
+        ends.iter().filter(|(lsn, _)| *lsn <= found.next_lsn).max_by_key(|(lsn, _)| *lsn).map(|(_, end)| *end);
     found.end = medium.seek_end_of_data()?;
     Ok(())
 }
@@ -328,19 +294,13 @@ fn scan_tail(
 fn parse_own<'a>(block: &'a [u8], label: &Label) -> Result<BlockView<'a>, String> {
     let view = BlockView::parse(block).map_err(|error: VolumeError| error.to_string())?;
     if view.header.volume != label.volume {
-        return Err(format!(
-            "it belongs to another volume, {}",
-            Uuid::from_bytes(view.header.volume)
-        ));
+        return Err(format!("it belongs to another volume, {}", Uuid::from_bytes(view.header.volume)));
     }
     Ok(view)
 }
 
 fn not_resumable(volume: &str, why: impl ToString) -> WriteError {
-    WriteError::NotResumable {
-        volume: volume.to_owned(),
-        why: why.to_string(),
-    }
+    WriteError::NotResumable { volume: volume.to_owned(), why: why.to_string() }
 }
 
 /// One volume being written.
@@ -396,23 +356,18 @@ impl<M: Medium> VolumeWriter<M> {
         if found.label.pool != *pool.as_bytes() {
             return Err(WriteError::NotOurs {
                 medium: medium.describe(),
-                found: format!(
-                    "volume '{volume}' of pool '{}'",
-                    label::pool_name(&found.label)
-                ),
+                found: format!("volume '{volume}' of pool '{}'", label::pool_name(&found.label)),
             });
         }
         if found.start.is_some() || found.next_number != 0 {
             return Err(WriteError::Used { volume });
         }
         let mut start = VolumeStart::new_zeroed();
-        start.sequence = U64::new(predecessor.map_or(1, |before| before.sequence + 1));
+        start.sequence = U64::new(predecessor.map_or(1, |before| before.sequence.saturating_add(1)));
         start.first_lsn = U64::new(log.position());
         start.segment_size = U64::new(log.segment_size());
         start.started = I64::new(label::now());
-        start.chain = log
-            .chain()
-            .ok_or_else(|| not_resumable(&volume, "the chain hash is not known"))?;
+        start.chain = log.chain().ok_or_else(|| not_resumable(&volume, "the chain hash is not known"))?;
         start.origin = text_field(&stream.origin).unwrap_or([0; 64]);
         if let Some(before) = predecessor {
             start.predecessor = before.volume;
@@ -422,10 +377,7 @@ impl<M: Medium> VolumeWriter<M> {
         match writer.put(BlockKind::VolumeStart, start.as_bytes())? {
             Written::Taken => {}
             Written::EarlyWarning | Written::Full => {
-                return Err(not_resumable(
-                    &writer.name(),
-                    "it is too small for a single block",
-                ))
+                return Err(not_resumable(&writer.name(), "it is too small for a single block"))
             }
         }
         writer.filemark()?;
@@ -434,12 +386,7 @@ impl<M: Medium> VolumeWriter<M> {
 
     /// Goes on with a volume that [`inspect`] has looked at, on the medium just inspected. `log` has to lie within what
     /// the volume holds, at its end ([`Inspection::next_lsn`]) where possible, and its chain hash has to be known.
-    pub fn resume(
-        medium: M,
-        found: Inspection,
-        stream: Stream,
-        log: LogState,
-    ) -> Result<Self, WriteError> {
+    pub fn resume(medium: M, found: Inspection, stream: Stream, log: LogState) -> Result<Self, WriteError> {
         let volume = label::name(&found.label);
         let Some(start) = found.start else {
             return Err(not_resumable(&volume, "it was never used"));
@@ -448,22 +395,13 @@ impl<M: Medium> VolumeWriter<M> {
             return Err(not_resumable(&volume, "it is finished"));
         }
         if found.stream != stream.uuid || found.timeline != stream.timeline {
-            return Err(not_resumable(
-                &volume,
-                "it belongs to another stream or timeline",
-            ));
+            return Err(not_resumable(&volume, "it belongs to another stream or timeline"));
         }
         if start.segment_size.get() != log.segment_size() {
             return Err(not_resumable(&volume, "its segments have another size"));
         }
-        if !(start.first_lsn.get()..=found.next_lsn).contains(&log.position())
-            || log.chain().is_none()
-        {
-            let why = format!(
-                "it reaches LSN {:#x} and cannot go on at {:#x}",
-                found.next_lsn,
-                log.position()
-            );
+        if !(start.first_lsn.get()..=found.next_lsn).contains(&log.position()) || log.chain().is_none() {
+            let why = format!("it reaches LSN {:#x} and cannot go on at {:#x}", found.next_lsn, log.position());
             return Err(not_resumable(&volume, why));
         }
         if found.last.is_none() {
@@ -472,13 +410,7 @@ impl<M: Medium> VolumeWriter<M> {
         Ok(Self::assemble(medium, found, stream, start, log))
     }
 
-    fn assemble(
-        medium: M,
-        found: Inspection,
-        stream: Stream,
-        start: VolumeStart,
-        log: LogState,
-    ) -> Self {
+    fn assemble(medium: M, found: Inspection, stream: Stream, start: VolumeStart, log: LogState) -> Self {
         let block = vec![0; found.label.block_size.get() as usize];
         VolumeWriter {
             medium,
@@ -492,9 +424,7 @@ impl<M: Medium> VolumeWriter<M> {
             stored: log.clone(),
             proven: log.clone(),
             log,
-            last: found
-                .last
-                .unwrap_or((Position(0), BlockHeader::new_zeroed())),
+            last: found.last.unwrap_or((Position(0), BlockHeader::new_zeroed())),
             expected: found.end,
             state: State::Writing,
         }
@@ -517,11 +447,7 @@ impl<M: Medium> VolumeWriter<M> {
 
     /// This volume as the predecessor of the next.
     pub fn as_predecessor(&self) -> Predecessor {
-        Predecessor {
-            volume: self.label.volume,
-            name: self.name(),
-            sequence: self.start.sequence.get(),
-        }
+        Predecessor { volume: self.label.volume, name: self.name(), sequence: self.start.sequence.get() }
     }
 
     /// LSN of the next byte to give to [`VolumeWriter::append`].
@@ -611,7 +537,7 @@ impl<M: Medium> VolumeWriter<M> {
         self.first_record = NO_RECORD;
         let trailer = Trailer {
             last_lsn: U64::new(self.stored.position()),
-            next_sequence: U64::new(self.start.sequence.get() + 1),
+            next_sequence: U64::new(self.start.sequence.get().saturating_add(1)),
             reason: U32::new(reason),
             reserved: U32::ZERO,
             chain: self.stored.chain().unwrap_or(self.start.chain),
@@ -637,18 +563,10 @@ impl<M: Medium> VolumeWriter<M> {
         }
         let proven = self.proven.position();
         if found.next_lsn < proven {
-            return Err(WriteError::Lost {
-                volume: self.name(),
-                proven,
-                found: found.next_lsn,
-            });
+            return Err(WriteError::Lost { volume: self.name(), proven, found: found.next_lsn });
         }
         let Some(last) = found.last else {
-            return Err(WriteError::Lost {
-                volume: self.name(),
-                proven,
-                found: 0,
-            });
+            return Err(WriteError::Lost { volume: self.name(), proven, found: 0 });
         };
         self.last = last;
         self.expected = found.end;
@@ -657,11 +575,7 @@ impl<M: Medium> VolumeWriter<M> {
         self.stored = self.proven.clone();
         self.filled = 0;
         self.first_record = NO_RECORD;
-        self.state = if found.trailer.is_some() {
-            State::Finished
-        } else {
-            State::Writing
-        };
+        self.state = if found.trailer.is_some() { State::Finished } else { State::Writing };
         Ok(())
     }
 
@@ -669,13 +583,8 @@ impl<M: Medium> VolumeWriter<M> {
     fn ready(&mut self) -> Result<(), WriteError> {
         match self.state {
             State::Writing => Ok(()),
-            State::Broken => Err(WriteError::Broken {
-                volume: self.name(),
-            }),
-            State::Finished => Err(WriteError::Misuse {
-                volume: self.name(),
-                why: "it is finished",
-            }),
+            State::Broken => Err(WriteError::Broken { volume: self.name() }),
+            State::Finished => Err(WriteError::Misuse { volume: self.name(), why: "it is finished" }),
             State::Idle => {
                 self.state = State::Broken;
                 self.verify_place()?;
@@ -695,10 +604,7 @@ impl<M: Medium> VolumeWriter<M> {
         };
         let here = self.medium.position()?;
         if here != self.expected {
-            return Err(misplaced(
-                format!("position {}, not {}", here.0, self.expected.0),
-                self,
-            ));
+            return Err(misplaced(format!("position {}, not {}", here.0, self.expected.0), self));
         }
         self.medium.seek(self.last.0)?;
         let mut block = Vec::with_capacity(self.block.len());
@@ -712,13 +618,7 @@ impl<M: Medium> VolumeWriter<M> {
         }
         let end = self.medium.seek_end_of_data()?;
         if end != self.expected {
-            return Err(misplaced(
-                format!(
-                    "the data ends at position {}, not {}",
-                    end.0, self.expected.0
-                ),
-                self,
-            ));
+            return Err(misplaced(format!("the data ends at position {}, not {}", end.0, self.expected.0), self));
         }
         Ok(())
     }
@@ -775,16 +675,10 @@ impl<M: Medium> VolumeWriter<M> {
         }
     }
 
-    fn put<T: IntoBytes + Immutable + ?Sized>(
-        &mut self,
-        kind: BlockKind,
-        payload: &T,
-    ) -> Result<Written, WriteError> {
+    fn put<T: IntoBytes + Immutable + ?Sized>(&mut self, kind: BlockKind, payload: &T) -> Result<Written, WriteError> {
         let bytes = payload.as_bytes();
         let payload_length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        debug_assert!(
-            size_of::<VolumeStart>() + BLOCK_HEADER_LEN <= self.block.len() && self.filled == 0
-        );
+        debug_assert!(size_of::<VolumeStart>() + BLOCK_HEADER_LEN <= self.block.len() && self.filled == 0);
         self.block[BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + bytes.len()].copy_from_slice(bytes);
         let at = U64::new(self.stored.position());
         let payload_length = U32::new(payload_length);
@@ -811,19 +705,14 @@ impl<M: Medium> VolumeWriter<M> {
     }
 
     fn put_block(&mut self, header: BlockHeader) -> Result<Written, WriteError> {
-        let misuse = WriteError::Misuse {
-            volume: self.name(),
-            why: "a payload does not fit a block",
-        };
+        let misuse = WriteError::Misuse { volume: self.name(), why: "a payload does not fit a block" };
         seal_block(&mut self.block, header).ok_or(misuse)?;
         let state = std::mem::replace(&mut self.state, State::Broken);
         let written = self.medium.write_block(&self.block)?;
         self.state = state;
         if written == Written::Taken {
-            let sealed = BlockView::parse(&self.block).map_err(|_| WriteError::Misuse {
-                volume: self.name(),
-                why: "a block breaks its own format",
-            })?;
+            let sealed = BlockView::parse(&self.block)
+                .map_err(|_| WriteError::Misuse { volume: self.name(), why: "a block breaks its own format" })?;
             self.last = (self.expected, *sealed.header);
             self.expected.0 += 1;
             self.number += 1;
