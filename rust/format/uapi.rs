@@ -6,6 +6,10 @@
 //! acknowledges by LSN. Structures are in native byte order and have the same layout for 32-bit and 64-bit callers.
 //! `Documentation/format/device.md` is the specification.
 //!
+//! `poll(2)`: `POLLIN` there are records that are not acknowledged; `POLLPRI` and somebody waits for that, or they have
+//! become many; `POLLHUP` the mount is gone, so no more will come; `POLLERR` not attached. A consumer that wants to
+//! gather records waits for `POLLIN` first, and then for `POLLPRI` for as long as it likes to.
+//!
 //! The mapping, in bytes from offset 0: one [`Control`] in a page of its own; from `queue_offset` the queue, an array
 //! of `queue_entries` [`QueueEntry`], used round and round; from `data_offset` the ring's data, `data_size` bytes, which
 //! the consumer maps twice in a row so that no record wraps. The entry of the `n`-th commit (from 0 at the first
@@ -39,8 +43,11 @@ pub const RING_ATTACHED: u32 = 1 << 3;
 /// `REELFS_IOC_ATTACH`: argument and result.
 ///
 /// Errors: `EPROTO` version or flags; `EBADF`, `ENOTTY` the descriptor is not on a reelfs mount; `ENOENT` no such ring;
-/// `EBUSY` the ring has a consumer, or this descriptor a ring; `EXDEV` the tree belongs to another stream; `ESTALE`
-/// `next_lsn` is below what was acknowledged or beyond what was committed, or not where the tree's mark says.
+/// `EBUSY` the ring has a consumer, or this descriptor a ring, or another ring keeps records of the stream or is mounted
+/// with it; `EXDEV` the tree, or the ring, belongs to another stream; `EUCLEAN` the tree's mark is damaged; `ESTALE`
+/// `next_lsn` is below what was acknowledged, beyond what was committed, no boundary of a record, or not where the
+/// tree's mark says; `EINVAL` the stream is zero, or `next_lsn` no place for a log to begin; what reading and writing
+/// the mark can fail with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Attach {
@@ -86,8 +93,8 @@ pub struct Acknowledge {
     pub lsn: u64,
 }
 
-/// `REELFS_IOC_DISCARD`: throw away a ring whose mount is gone, with what it holds. The spooler's next attach to the
-/// stream finds its log behind the tree's mark and says so.
+/// `REELFS_IOC_DISCARD`: throw away a ring whose mount is gone, with what it holds. The consumer's next attach to the
+/// tree finds its log behind the tree's mark.
 ///
 /// Errors: `ENOENT`; `EBUSY` mounted, or a consumer is attached; `EINVAL` `committed` is not what the ring has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -6,6 +6,8 @@
 
 pub mod build;
 
+#[path = "../../../rust/format/mark.rs"]
+pub mod mark;
 #[path = "../../../rust/format/record.rs"]
 pub mod record;
 #[path = "../../../rust/format/spool.rs"]

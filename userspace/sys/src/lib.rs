@@ -4,5 +4,6 @@
 //! Every `unsafe` of the user-space half lives here, one file per kernel interface. Nothing in
 //! this crate knows what its callers use it for.
 
+pub mod device;
 pub mod st;
 pub mod tcmu;
