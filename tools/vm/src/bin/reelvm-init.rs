@@ -79,7 +79,8 @@ fn work(report: &mut Report) {
         report.trouble(format!("{RESULTS}: {e}"));
     }
     if let Some(log) = log {
-        let marked = std::fs::write("/dev/kmsg", END_OF_LOG);
+        // Without the newline the kernel waits for the message to be continued.
+        let marked = std::fs::write("/dev/kmsg", format!("{END_OF_LOG}\n"));
         if marked.is_err() || log.join().is_err() {
             report.trouble("the kernel log is not complete".to_owned());
         }
