@@ -21,31 +21,19 @@ pub fn thread() -> u64 {
 }
 
 fn schedstat(path: &Path) -> Result<u64> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("{}: no processor time", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("{}: no processor time", path.display()))?;
     let first = text.split_whitespace().next().unwrap_or_default();
-    first
-        .parse()
-        .with_context(|| format!("{}: not a number: {first}", path.display()))
+    first.parse().with_context(|| format!("{}: not a number: {first}", path.display()))
 }
 
 /// Runs a command to its end, which has to be a good one, and gives its processor time in nanoseconds.
 ///
 /// The child is looked at after it ended and before it is reaped. What it started itself is not counted.
 pub fn child(command: &mut Command) -> Result<u64> {
-    let mut running = command
-        .spawn()
-        .with_context(|| format!("{:?} cannot be started", command.get_program()))?;
+    let mut running = command.spawn().with_context(|| format!("{:?} cannot be started", command.get_program()))?;
     let pid = Pid::from_child(&running);
-    waitid(
-        WaitId::Pid(pid),
-        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-    )
-    .context("waiting for a child")?;
-    let spent = schedstat(Path::new(&format!(
-        "/proc/{}/schedstat",
-        pid.as_raw_nonzero()
-    )))?;
+    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).context("waiting for a child")?;
+    let spent = schedstat(Path::new(&format!("/proc/{}/schedstat", pid.as_raw_nonzero())))?;
     let status = running.wait().context("waiting for a child")?;
     if !status.success() {
         bail!("{:?} failed: {status}", command.get_program());
@@ -68,18 +56,10 @@ pub fn process(pid: u32) -> Result<BTreeMap<String, u64>> {
 }
 
 /// What was spent between two readings of [`process`], without the threads that did nothing.
-pub fn since(
-    before: &BTreeMap<String, u64>,
-    after: &BTreeMap<String, u64>,
-) -> BTreeMap<String, u64> {
+pub fn since(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     after
         .iter()
-        .map(|(name, now)| {
-            (
-                name.clone(),
-                now.saturating_sub(before.get(name).copied().unwrap_or(0)),
-            )
-        })
+        .map(|(name, now)| (name.clone(), now.saturating_sub(before.get(name).copied().unwrap_or(0))))
         .filter(|&(_, spent)| spent > 0)
         .collect()
 }

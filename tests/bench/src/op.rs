@@ -21,19 +21,7 @@ const MEBI: usize = 1 << 20;
 const FILE: usize = 16 * MEBI;
 
 /// An operation whose cost is measured.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    clap::ValueEnum,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Op {
     /// Read 4 KiB that are in the page cache.
@@ -110,7 +98,9 @@ impl Op {
         match self {
             Op::Read4k | Op::Stat | Op::OpenClose => 8192,
             Op::Write4k | Op::Append4k | Op::Rename => 4096,
-            Op::CreateClose | Op::Unlink | Op::CreateCloseUnlink => 2048,
+            Op::CreateClose | Op::Unlink => 2048,
+            // Few, because of what `--age` of the program is for.
+            Op::CreateCloseUnlink => 256,
             Op::Write1m => 64,
             Op::Untar => 0,
         }
@@ -139,60 +129,38 @@ impl Bench {
     /// Works in `dir`, which has to be empty or at least free of the names used here; `archive` is what
     /// [`Op::Untar`] unpacks, `daemon` the process that is charged for its part.
     pub fn new(dir: &Path, archive: Option<&Path>, daemon: Option<u32>) -> Result<Self> {
-        let root = rustix::fs::open(
-            dir,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .with_context(|| format!("{}: cannot be opened", dir.display()))?;
-        let archive = archive
-            .map(|path| Ok::<_, anyhow::Error>((path.to_owned(), members(path)?)))
-            .transpose()?;
-        Ok(Bench {
-            dir: dir.to_owned(),
-            root,
-            archive,
-            daemon,
-        })
+        let root = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("{}: cannot be opened", dir.display()))?;
+        let archive = archive.map(|path| Ok::<_, anyhow::Error>((path.to_owned(), members(path)?))).transpose()?;
+        Ok(Bench { dir: dir.to_owned(), root, archive, daemon })
     }
 
     /// Does one round of `op`. `scale` divides how often it is done; 1 measures, more warms up.
     pub fn round(&self, op: Op, scale: u64) -> Result<Round> {
-        self.prepare_and_do(op, op.count() / scale)
-            .with_context(|| format!("{} in {}", op.title(), self.dir.display()))
+        self.prepare_and_do(op, op.count() / scale).with_context(|| format!("{} in {}", op.title(), self.dir.display()))
     }
 
     fn prepare_and_do(&self, op: Op, count: u64) -> Result<Round> {
         match op {
             Op::Read4k => self.in_place(|file| {
                 let mut buffer = vec![0; PAGE];
-                self.repeat(count, |turn| {
-                    Ok(file.read_exact_at(&mut buffer, offset(turn, PAGE))?)
-                })
+                self.repeat(count, |turn| Ok(file.read_exact_at(&mut buffer, offset(turn, PAGE))?))
             }),
             Op::Write4k => self.in_place(|file| {
                 let buffer = vec![0x5a; PAGE];
-                self.repeat(count, |turn| {
-                    Ok(file.write_all_at(&buffer, offset(turn, PAGE))?)
-                })
+                self.repeat(count, |turn| Ok(file.write_all_at(&buffer, offset(turn, PAGE))?))
             }),
             Op::Write1m => self.in_place(|file| {
                 let buffer = vec![0xa5; MEBI];
-                self.repeat(count, |turn| {
-                    Ok(file.write_all_at(&buffer, offset(turn, MEBI))?)
-                })
+                self.repeat(count, |turn| Ok(file.write_all_at(&buffer, offset(turn, MEBI))?))
             }),
             Op::Append4k => self.append(count),
-            Op::Stat => self.with_file(|| {
-                self.repeat(count, |_| {
-                    Ok(statat(&self.root, c"file", AtFlags::empty()).map(drop)?)
-                })
-            }),
+            Op::Stat => {
+                self.with_file(|| self.repeat(count, |_| Ok(statat(&self.root, c"file", AtFlags::empty()).map(drop)?)))
+            }
             Op::OpenClose => self.with_file(|| {
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                self.repeat(count, |_| {
-                    Ok(openat(&self.root, c"file", flags, Mode::empty()).map(drop)?)
-                })
+                self.repeat(count, |_| Ok(openat(&self.root, c"file", flags, Mode::empty()).map(drop)?))
             }),
             Op::Rename => self.with_file(|| {
                 let mut names = (c"file", c"renamed");
@@ -215,21 +183,14 @@ impl Bench {
 
     /// What it costs to do `work`, which says what it cost the caller itself.
     fn measure(&self, count: u64, work: impl FnOnce() -> Result<u64>) -> Result<Round> {
-        let daemon = || {
-            self.daemon
-                .map_or_else(|| Ok(BTreeMap::new()), cost::process)
-        };
+        let daemon = || self.daemon.map_or_else(|| Ok(BTreeMap::new()), cost::process);
         // What was done to prepare is not to be charged to what is measured, nor written back in the middle of it.
         syncfs(&self.root)?;
         let before = daemon()?;
         let caller_ns = work()?;
         // Through reelfs this waits for the acknowledgement, which ends the daemon's part.
         syncfs(&self.root)?;
-        Ok(Round {
-            count,
-            caller_ns,
-            daemon_ns: cost::since(&before, &daemon()?),
-        })
+        Ok(Round { count, caller_ns, daemon_ns: cost::since(&before, &daemon()?) })
     }
 
     /// What it costs to do something `count` times.
@@ -246,12 +207,7 @@ impl Bench {
     /// With a file of [`FILE`] bytes whose pages are cached and whose blocks are allocated.
     fn in_place(&self, work: impl FnOnce(&File) -> Result<Round>) -> Result<Round> {
         let path = self.dir.join("data");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if file.metadata()?.len() < FILE as u64 {
             file.write_all_at(&vec![1; FILE], 0)?;
         }
@@ -263,10 +219,7 @@ impl Bench {
 
     fn append(&self, count: u64) -> Result<Round> {
         let path = self.dir.join("growing");
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         let buffer = vec![0x3c; PAGE];
         let round = self.repeat(count, |_| {
             ensure!(rustix::io::write(&file, &buffer)? == PAGE, "short write");
@@ -288,19 +241,12 @@ impl Bench {
     fn many(&self, count: u64) -> Result<(Round, Round)> {
         let path = self.dir.join("many");
         fs::create_dir(&path)?;
-        let dir = rustix::fs::open(
-            &path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        let names: Vec<CString> = (0..count)
-            .map(|turn| CString::new(format!("file-{turn:06}")))
-            .collect::<Result<_, _>>()?;
+        let dir = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let names: Vec<CString> =
+            (0..count).map(|turn| CString::new(format!("file-{turn:06}"))).collect::<Result<_, _>>()?;
         let name = |turn: u64| names[turn as usize].as_c_str();
         let created = self.repeat(count, |turn| create(&dir, name(turn)))?;
-        let removed = self.repeat(count, |turn| {
-            Ok(unlinkat(&dir, name(turn), AtFlags::empty())?)
-        })?;
+        let removed = self.repeat(count, |turn| Ok(unlinkat(&dir, name(turn), AtFlags::empty())?))?;
         fs::remove_dir(&path)?;
         Ok((created, removed))
     }
@@ -310,11 +256,7 @@ impl Bench {
         let path = self.dir.join("unpacked");
         fs::create_dir(&path)?;
         let mut tar = Command::new("tar");
-        tar.arg("--extract")
-            .arg("--file")
-            .arg(archive)
-            .arg("--directory")
-            .arg(&path);
+        tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(&path);
         let round = self.measure(*members, || cost::child(&mut tar))?;
         fs::remove_dir_all(path)?;
         Ok(round)
@@ -333,20 +275,7 @@ fn create(dir: &OwnedFd, name: &CStr) -> Result<()> {
 }
 
 fn members(archive: &Path) -> Result<u64> {
-    let listing = Command::new("tar")
-        .arg("--list")
-        .arg("--file")
-        .arg(archive)
-        .output()
-        .context("tar")?;
-    ensure!(
-        listing.status.success(),
-        "{}: tar cannot list it",
-        archive.display()
-    );
-    Ok(listing
-        .stdout
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .count() as u64)
+    let listing = Command::new("tar").arg("--list").arg("--file").arg(archive).output().context("tar")?;
+    ensure!(listing.status.success(), "{}: tar cannot list it", archive.display());
+    Ok(listing.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() as u64)
 }

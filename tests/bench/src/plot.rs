@@ -13,34 +13,17 @@ const RIGHT: f64 = 60.0;
 const TOP: f64 = 64.0;
 const BAR: f64 = 12.0;
 const GROUP: f64 = 3.0 * BAR + 14.0;
-const BARS: [(&str, &str); 3] = [
-    ("overlayfs", "#b8b8b8"),
-    ("reelfs", "#2f6f9f"),
-    ("reelfs and its daemon", "#9cc4df"),
-];
+const BARS: [(&str, &str); 3] = [("overlayfs", "#b8b8b8"), ("reelfs", "#2f6f9f"), ("reelfs and its daemon", "#9cc4df")];
 
 /// The ratios of every operation on one lower filesystem; the mark over a bar is the aim.
 pub fn ratios(summary: &Summary, lower: &str) -> String {
-    let ops: Vec<Op> = Op::ALL
-        .into_iter()
-        .filter(|&op| summary.cost(lower, op, Subject::Direct).is_some())
-        .collect();
+    let ops: Vec<Op> = Op::ALL.into_iter().filter(|&op| summary.cost(lower, op, Subject::Direct).is_some()).collect();
     let values = |op| {
-        let overlay = summary
-            .ratios(lower, op, Subject::Overlay)
-            .map(|(caller, _)| caller);
+        let overlay = summary.ratios(lower, op, Subject::Overlay).map(|(caller, _)| caller);
         let reelfs = summary.ratios(lower, op, Subject::Reelfs);
-        [
-            overlay,
-            reelfs.map(|(caller, _)| caller),
-            reelfs.map(|(_, total)| total),
-        ]
+        [overlay, reelfs.map(|(caller, _)| caller), reelfs.map(|(_, total)| total)]
     };
-    let largest = ops
-        .iter()
-        .flat_map(|&op| values(op))
-        .flatten()
-        .fold(1.5, f64::max);
+    let largest = ops.iter().flat_map(|&op| values(op)).flatten().fold(1.5, f64::max);
     let top = (largest * 4.0).ceil() / 4.0;
     let bottom = TOP + ops.len() as f64 * GROUP;
     let height = bottom + 30.0;
@@ -66,11 +49,7 @@ pub fn ratios(summary: &Summary, lower: &str) -> String {
     let step = if top > 4.0 { 1.0 } else { 0.25 };
     for tick in 0..=(top / step) as u32 {
         let ratio = f64::from(tick) * step;
-        let (colour, line) = if ratio == 1.0 {
-            ("#444444", 1.5)
-        } else {
-            ("#dddddd", 1.0)
-        };
+        let (colour, line) = if ratio == 1.0 { ("#444444", 1.5) } else { ("#dddddd", 1.0) };
         let _ = writeln!(
             svg,
             "<line x1=\"{0:.1}\" y1=\"{TOP}\" x2=\"{0:.1}\" y2=\"{bottom}\" stroke=\"{colour}\" stroke-width=\"{line}\"/>\

@@ -22,14 +22,7 @@ impl Figure {
         let (smallest, largest) = (*rounds.first()?, *rounds.last()?);
         let (low, high) = (rounds[(rounds.len() - 1) / 2], rounds[rounds.len() / 2]);
         let median = (low + high) / 2.0;
-        Some(Figure {
-            median,
-            spread: if median > 0.0 {
-                (largest - smallest) / median
-            } else {
-                0.0
-            },
-        })
+        Some(Figure { median, spread: if median > 0.0 { (largest - smallest) / median } else { 0.0 } })
     }
 }
 
@@ -53,22 +46,14 @@ impl Summary {
     pub fn of(samples: &[Sample]) -> Self {
         let mut rounds: BTreeMap<_, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
         for sample in samples {
-            let (caller, total) = rounds
-                .entry((sample.lower.clone(), sample.op, sample.subject))
-                .or_default();
+            let (caller, total) = rounds.entry((sample.lower.clone(), sample.op, sample.subject)).or_default();
             caller.push(sample.caller());
             total.push(sample.total());
         }
         let costs = rounds
             .into_iter()
             .filter_map(|(key, (caller, total))| {
-                Some((
-                    key,
-                    Cost {
-                        caller: Figure::of(caller)?,
-                        total: Figure::of(total)?,
-                    },
-                ))
+                Some((key, Cost { caller: Figure::of(caller)?, total: Figure::of(total)? }))
             })
             .collect();
         Summary { costs }
@@ -76,11 +61,7 @@ impl Summary {
 
     /// The lower filesystems there are figures for.
     pub fn lowers(&self) -> Vec<&str> {
-        let mut lowers: Vec<&str> = self
-            .costs
-            .keys()
-            .map(|(lower, _, _)| lower.as_str())
-            .collect();
+        let mut lowers: Vec<&str> = self.costs.keys().map(|(lower, _, _)| lower.as_str()).collect();
         lowers.dedup();
         lowers
     }
@@ -104,15 +85,7 @@ mod tests {
 
     fn sample(subject: Subject, caller_ns: u64, daemon_ns: u64) -> Sample {
         let daemon_ns = BTreeMap::from([("capture".to_owned(), daemon_ns)]);
-        Sample {
-            lower: "ext4".into(),
-            subject,
-            op: Op::Stat,
-            round: 0,
-            count: 10,
-            caller_ns,
-            daemon_ns,
-        }
+        Sample { lower: "ext4".into(), subject, op: Op::Stat, round: 0, count: 10, caller_ns, daemon_ns }
     }
 
     #[test]
@@ -124,15 +97,9 @@ mod tests {
 
     #[test]
     fn ratios_are_to_the_caller_on_the_lower_filesystem() {
-        let summary = Summary::of(&[
-            sample(Subject::Direct, 100, 7),
-            sample(Subject::Reelfs, 150, 50),
-        ]);
+        let summary = Summary::of(&[sample(Subject::Direct, 100, 7), sample(Subject::Reelfs, 150, 50)]);
         assert_eq!(summary.lowers(), ["ext4"]);
-        assert_eq!(
-            summary.ratios("ext4", Op::Stat, Subject::Reelfs),
-            Some((1.5, 2.0))
-        );
+        assert_eq!(summary.ratios("ext4", Op::Stat, Subject::Reelfs), Some((1.5, 2.0)));
         assert_eq!(summary.ratios("ext4", Op::Stat, Subject::Overlay), None);
     }
 }

@@ -20,11 +20,7 @@ pub fn page(summary: &Summary, conditions: &Conditions, plot: impl Fn(&str) -> S
     let mut page = String::from(
         "<!-- Made by `make bench`; what it means is in README.md beside it. -->\n\n# What an operation costs\n\n",
     );
-    let unit = if conditions.instruction_ns.is_some() {
-        "instructions"
-    } else {
-        "nanoseconds"
-    };
+    let unit = if conditions.instruction_ns.is_some() { "instructions" } else { "nanoseconds" };
     for (name, value) in &conditions.facts {
         let _ = writeln!(page, "- {name}: {value}");
     }
@@ -47,8 +43,7 @@ fn row(page: &mut String, summary: &Summary, conditions: &Conditions, lower: &st
     let Some(direct) = summary.cost(lower, op, Subject::Direct) else {
         return;
     };
-    let ratio =
-        |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+    let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
     let overlay = summary.ratios(lower, op, Subject::Overlay);
     let reelfs = summary.ratios(lower, op, Subject::Reelfs);
     // The aims were set for ext4; on a filesystem in memory the same work is a larger part.
@@ -93,14 +88,8 @@ mod tests {
             daemon_ns: BTreeMap::new(),
         };
         let summary = Summary::of(&[sample(Subject::Direct, 1000), sample(Subject::Reelfs, 1200)]);
-        let conditions = Conditions {
-            instruction_ns: Some(2.0),
-            facts: vec![],
-        };
+        let conditions = Conditions { instruction_ns: Some(2.0), facts: vec![] };
         let page = page(&summary, &conditions, |lower| format!("{lower}.svg"));
-        assert!(
-            page.contains("| stat | 500 | - | 1.20 | 1.10, missed | 1.20 | 0.0 % |"),
-            "{page}"
-        );
+        assert!(page.contains("| stat | 500 | - | 1.20 | 1.10, missed | 1.20 | 0.0 % |"), "{page}");
     }
 }

@@ -31,14 +31,12 @@ struct Arguments {
 
 fn run(arguments: Arguments) -> Result<()> {
     let path = &arguments.samples;
-    let text =
-        fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let samples: Vec<Sample> = text
         .lines()
         .enumerate()
         .map(|(line, text)| {
-            serde_json::from_str(text)
-                .with_context(|| format!("{}:{}: not a sample", path.display(), line + 1))
+            serde_json::from_str(text).with_context(|| format!("{}:{}: not a sample", path.display(), line + 1))
         })
         .collect::<Result<_>>()?;
     ensure!(!samples.is_empty(), "{}: no samples", path.display());
@@ -47,23 +45,14 @@ fn run(arguments: Arguments) -> Result<()> {
     let facts = arguments
         .facts
         .iter()
-        .map(|fact| {
-            fact.split_once('=')
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        })
+        .map(|fact| fact.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
         .collect::<Option<_>>()
         .context("--fact wants NAME=VALUE")?;
-    let conditions = Conditions {
-        instruction_ns: arguments.instruction_ns,
-        facts,
-    };
+    let conditions = Conditions { instruction_ns: arguments.instruction_ns, facts };
     let plot_name = |lower: &str| format!("{lower}.svg");
     fs::create_dir_all(&arguments.out)?;
     for lower in summary.lowers() {
-        fs::write(
-            arguments.out.join(plot_name(lower)),
-            plot::ratios(&summary, lower),
-        )?;
+        fs::write(arguments.out.join(plot_name(lower)), plot::ratios(&summary, lower))?;
     }
     let page = page(&summary, &conditions, plot_name);
     fs::write(arguments.out.join("results.md"), &page)?;
