@@ -14,19 +14,22 @@
 //!
 //! Room in the log is waited for before 2, and before 1 where the VFS lets us.
 
+mod attr;
 mod dentry;
 mod dir;
 mod file;
 mod inode;
 mod mount;
 mod options;
+mod space;
+mod state;
 mod write;
 mod xattr;
 
 use crate::vfs::{
-    FileSystem, Inode, InodeCache, LowerInode, MountContext, OwnedPath, PrivateMount, SuperBlock,
+    chardev::SuperblockId, FileSystem, Inode, InodeCache, LowerInode, MountContext, OwnedPath, PrivateMount, SuperBlock,
 };
-use kernel::{prelude::*, seq_file::SeqFile};
+use kernel::{prelude::*, seq_file::SeqFile, sync::Arc};
 
 /// The filesystem type.
 pub(crate) struct ReelFs;
@@ -43,7 +46,7 @@ impl FileSystem for ReelFs {
 
     type Options = options::Options;
     type SuperData = mount::Mounted;
-    type InodeData = inode::InodeData;
+    type InodeData = state::InodeData;
 
     type RegularInode = inode::Regular;
     type DirectoryInode = dir::Directory;
@@ -65,8 +68,9 @@ impl FileSystem for ReelFs {
     fn mount(
         ctx: &MountContext<'_, Self>,
         path: &OwnedPath,
-    ) -> Result<(PrivateMount, mount::Mounted)> {
-        mount::mount(ctx, path)
+        id: SuperblockId,
+    ) -> Result<(Arc<PrivateMount>, mount::Mounted)> {
+        mount::mount(ctx, path, id)
     }
 
     fn reconfigure(ctx: &mut MountContext<'_, Self>, sb: &SuperBlock<Self>) -> Result {
@@ -77,8 +81,8 @@ impl FileSystem for ReelFs {
         data.show_options(m);
     }
 
-    fn inode_data(_sb: &SuperBlock<Self>, lower: &LowerInode) -> Result<inode::InodeData> {
-        inode::InodeData::new(lower)
+    fn inode_data(sb: &SuperBlock<Self>, lower: &LowerInode) -> Result<state::InodeData> {
+        state::InodeData::new(lower, sb.data().log().committed())
     }
 
     fn evict(inode: &Inode<Self>) {
@@ -93,7 +97,7 @@ impl FileSystem for ReelFs {
         sb.data().unmounting();
     }
 
-    fn unmounted(data: &mount::Mounted, lower: &PrivateMount) {
-        data.unmounted(lower);
+    fn unmounted(data: &mount::Mounted) {
+        data.unmounted();
     }
 }

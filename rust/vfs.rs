@@ -29,16 +29,15 @@ pub(crate) use context::MountContext;
 pub(crate) use dentry::{Dentry, DentryOperations, LowerDentry, NewDentry, Walk};
 pub(crate) use dirop::{Creating, Removing, RenameMode, Renaming};
 pub(crate) use file::{
-    File, FileOperations, Kiocb, LowerFile, LowerWriteProtection, Mapping, Opening, Pipe, Source,
-    Sync as SyncKind,
+    File, FileOperations, Kiocb, LowerWriteProtection, Mapping, Pipe, Source, Sync as SyncKind,
 };
-pub(crate) use inode::{AccessMask, Attr, Inode, Kind, Locked, LowerInode};
-pub(crate) use inode_ops::{GetAttr, InodeOperations, LinkTarget, SetAttr, Target};
-pub(crate) use mount::{OwnedPath, Path, PrivateMount, WriteAccess};
-pub(crate) use superblock::{InodeCache, LowerSuperBlock, Registration, SuperBlock};
+pub(crate) use inode::{Attr, Inode, Kind, Locked, LowerInode};
+pub(crate) use inode_ops::{FileAttr, InodeOperations, LinkTarget, SetAttr, Target};
+pub(crate) use mount::{OwnedPath, PrivateMount};
+pub(crate) use superblock::{InodeCache, Registration, SuperBlock};
 pub(crate) use xattr::{Acl, AclKind, AclXattr, SetMode, XattrOperations};
 
-use kernel::{prelude::*, seq_file::SeqFile};
+use kernel::{prelude::*, seq_file::SeqFile, sync::Arc};
 
 // The kernel crate has no constants for these.
 
@@ -50,6 +49,11 @@ pub(crate) fn eopnotsupp() -> Error {
 /// The attribute is not there.
 pub(crate) fn enodata() -> Error {
     Error::from_errno(-(bindings::ENODATA as i32))
+}
+
+/// The directory has contents.
+pub(crate) fn enotempty() -> Error {
+    Error::from_errno(-(bindings::ENOTEMPTY as i32))
 }
 
 /// What was looked up is no longer there.
@@ -99,11 +103,12 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Takes a mount option; [`ENOPARAM`] for one it does not know.
     fn parse(ctx: &mut MountContext<'_, Self>, key: &CStr, value: Option<&CStr>) -> Result;
 
-    /// Prepares a mount of what is at `path`.
+    /// Prepares a mount of what is at `path`, with superblock `id`.
     fn mount(
         ctx: &MountContext<'_, Self>,
         path: &OwnedPath,
-    ) -> Result<(PrivateMount, Self::SuperData)>;
+        id: chardev::SuperblockId,
+    ) -> Result<(Arc<PrivateMount>, Self::SuperData)>;
 
     /// Changes the options of a mount.
     fn reconfigure(ctx: &mut MountContext<'_, Self>, sb: &SuperBlock<Self>) -> Result;
@@ -123,8 +128,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Is told that unmounting begins: `sync_fs` may follow, nothing else.
     fn unmounting(sb: &SuperBlock<Self>);
 
-    /// Is told that the superblock is gone, or never came to be.
-    fn unmounted(data: &Self::SuperData, lower: &PrivateMount);
+    /// Is told that the superblock is gone; what is below still is there.
+    fn unmounted(data: &Self::SuperData);
 }
 
 /// The kernel crate's bindings, and what they leave out.

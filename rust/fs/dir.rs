@@ -2,12 +2,23 @@
 
 //! Directories: looking names up, and changing them.
 
-use super::{inode, xattr, ReelFs};
+use super::{
+    attr,
+    state::{attributes_with_flags, change, entry, identity},
+    xattr::{self, Collector},
+    ReelFs,
+};
+use crate::capture::{self, Change, Renamed, XattrBuffer};
+use crate::format::record::{CreateBody, Identity, LinkBody, RenameBody, UnlinkBody};
 use crate::vfs::{
-    Acl, AclKind, Creating, Dentry, Inode, InodeOperations, Locked, LowerDentry, NewDentry,
-    Removing, RenameMode, Renaming, SetAttr,
+    Acl, AclKind, AclXattr, Creating, Dentry, FileAttr, Inode, InodeOperations, Locked,
+    LowerDentry, NewDentry, Removing, RenameMode, Renaming, SetAttr,
 };
 use kernel::{prelude::*, sync::aref::ARef};
+
+/// Room for the extended attributes that a new object gets from security modules, in bytes.
+/// Access control lists, whose size is known from the directory, come on top.
+const SECURITY_XATTRS: usize = 1024;
 
 /// Operations on directories.
 pub(crate) struct Directory;
@@ -31,28 +42,28 @@ impl InodeOperations for Directory {
     }
 
     fn create(dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>, mode: u16) -> Result {
-        make(dir, name, |mut new| {
+        make(dir, name, &[], |mut new| {
             let result = new.create(mode);
             (result, Some(new))
         })
     }
 
     fn mkdir(dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>, mode: u16) -> Result {
-        make(dir, name, |new| match new.mkdir(mode) {
+        make(dir, name, &[], |new| match new.mkdir(mode) {
             Ok(new) => (Ok(()), Some(new)),
             Err(e) => (Err(e), None),
         })
     }
 
     fn mknod(dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>, mode: u16, dev: u32) -> Result {
-        make(dir, name, |mut new| {
+        make(dir, name, &[], |mut new| {
             let result = new.mknod(mode, dev);
             (result, Some(new))
         })
     }
 
     fn symlink(dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>, target: &CStr) -> Result {
-        make(dir, name, |mut new| {
+        make(dir, name, target.to_bytes(), |mut new| {
             let result = new.symlink(target);
             (result, Some(new))
         })
@@ -60,9 +71,18 @@ impl InodeOperations for Directory {
 
     fn link(old: &Dentry<ReelFs>, dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>) -> Result {
         let inode = old.inode().ok_or(ENOENT)?;
-        let access = dir.superblock().lower().want_write()?;
+        let sb = dir.superblock();
+        let room = sb
+            .data()
+            .log()
+            .reserve::<LinkBody>(capture::name_max(name.name()), 0)?;
+        let access = sb.lower().want_write()?;
         let mut new = Creating::start(&access, name.parent().lower(), name.lower())?;
         new.link(old.lower())?;
+        let lsn = capture::link(room, &change(inode), &entry(dir, name));
+        drop(new);
+        inode.data().recorded(lsn);
+        dir.data().recorded(lsn);
         inode.refresh();
         dir.refresh();
         name.instantiate(inode.into());
@@ -87,7 +107,12 @@ impl InodeOperations for Directory {
         let mode = RenameMode::from_flags(flags)?;
         let inode = old.inode().ok_or(ENOENT)?;
         let other = new.inode();
-        let access = old_dir.superblock().lower().want_write()?;
+        let sb = old_dir.superblock();
+        let room = sb
+            .data()
+            .log()
+            .reserve::<RenameBody>(capture::rename_max(old.name(), new.name()), 0)?;
+        let access = sb.lower().want_write()?;
         let mut moving = Renaming::start(
             &access,
             old.parent().lower(),
@@ -97,22 +122,39 @@ impl InodeOperations for Directory {
             mode,
         )?;
         moving.rename()?;
+        let renamed = Renamed {
+            from: entry(old_dir, old),
+            to: entry(new_dir, new),
+            other: other.map_or(Change::NONE, change),
+            whiteout: Identity::NONE,
+            flags,
+        };
+        let lsn = capture::rename(room, &change(inode), &renamed);
         drop(moving);
-        inode.refresh();
-        if let Some(other) = other {
-            other.refresh();
+        for inode in [Some(inode), other, Some(&**old_dir), Some(&**new_dir)]
+            .into_iter()
+            .flatten()
+        {
+            inode.data().recorded(lsn);
+            inode.refresh();
         }
-        old_dir.refresh();
-        new_dir.refresh();
         Ok(())
     }
 
     fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, request: SetAttr<'_>) -> Result {
-        inode::setattr(name, inode, request)
+        attr::setattr(name, inode, request)
     }
 
     fn listxattr(name: &Dentry<ReelFs>, out: &mut [u8]) -> Result<usize> {
         xattr::list(name, out)
+    }
+
+    fn fileattr_set(
+        name: &Dentry<ReelFs>,
+        inode: &Locked<'_, ReelFs>,
+        request: &mut FileAttr,
+    ) -> Result {
+        attr::fileattr_set(name, inode, request)
     }
 
     fn set_acl(
@@ -121,33 +163,85 @@ impl InodeOperations for Directory {
         kind: AclKind,
         acl: &Acl,
     ) -> Result {
-        inode::set_acl(name, inode, kind, acl)
+        attr::set_acl(name, inode, kind, acl)
     }
 }
 
 /// Makes an object and its name.
 ///
-/// `apply` does it below, and gives the locks back unless that released them.
+/// `apply` does it below, and gives the locks back unless that released them. `target` is that of
+/// a symbolic link.
 fn make(
     dir: &Locked<'_, ReelFs>,
     name: &Dentry<ReelFs>,
+    target: &[u8],
     apply: impl for<'a> FnOnce(Creating<'a>) -> (Result, Option<Creating<'a>>),
 ) -> Result {
-    let access = dir.superblock().lower().want_write()?;
+    let sb = dir.superblock();
+    let xattrs_max = inherited_max(dir)?;
+    let collector = Collector::new(xattrs_max)?;
+    let room = sb
+        .data()
+        .log()
+        .reserve::<CreateBody>(capture::create_max(name.name(), target, xattrs_max), 0)?;
+    let access = sb.lower().want_write()?;
     let new = Creating::start(&access, name.parent().lower(), name.lower())?;
     let (result, new) = apply(new);
-    dir.refresh();
     result?;
     let new = new.ok_or(EIO)?;
-    let lower = new.dentry().inode();
-    if !new.dentry().is(name.lower()) || lower.is_none() {
-        // It is there, under a dentry that is not ours: looking it up will find it.
+    let Some(lower) = new.dentry().inode() else {
+        // The filesystem below keeps from us what it has made: none of those supported does.
+        sb.data().lost("an object below cannot be found after it was made");
+        name.forget();
+        return Err(EIO);
+    };
+
+    let id = identity(lower).unwrap_or_else(|_| {
+        sb.data().lost("an object below has no file handle");
+        Identity::NONE
+    });
+    let xattrs = collector.collect(new.dentry()).or_else(|_| {
+        sb.data().lost("an object was made with more extended attributes than expected");
+        XattrBuffer::new(0)
+    })?;
+    let object = Change {
+        object: id,
+        attr: attributes_with_flags(&lower.attr(), new.dentry()),
+    };
+    let lsn = capture::create(room, &object, &entry(dir, name), target, &xattrs);
+    dir.data().recorded(lsn);
+    dir.refresh();
+
+    // From here on the object is there and recorded, whether we can show it or not.
+    if !new.dentry().is(name.lower()) {
+        // It is under a dentry that is not the one below ours: looking it up will find it.
         name.forget();
         return Ok(());
     }
-    let inode = dir.superblock().stack(lower.ok_or(EIO)?)?;
-    name.instantiate(inode);
-    Ok(())
+    match sb.stack(lower) {
+        Ok(inode) => {
+            name.instantiate(inode);
+            Ok(())
+        }
+        Err(e) => {
+            name.forget();
+            Err(e)
+        }
+    }
+}
+
+/// How many bytes of extended attributes an object made in this directory may get.
+fn inherited_max(dir: &Inode<ReelFs>) -> Result<usize> {
+    let Some(acl) = AclXattr::read(dir.lower(), AclKind::Default)? else {
+        return Ok(SECURITY_XATTRS);
+    };
+    // A directory gets the list twice: as its own, and for what is made in it.
+    let entry = |kind: AclKind| {
+        XattrBuffer::entry_len(kind.xattr_name().to_bytes().len(), acl.as_bytes().len())
+    };
+    Ok(entry(AclKind::Access)
+        .saturating_add(entry(AclKind::Default))
+        .saturating_add(SECURITY_XATTRS))
 }
 
 /// Removes a name.
@@ -157,10 +251,18 @@ fn remove(
     apply: impl FnOnce(&mut Removing<'_>) -> Result,
 ) -> Result {
     let inode = name.inode().ok_or(ENOENT)?;
-    let access = dir.superblock().lower().want_write()?;
+    let sb = dir.superblock();
+    let room = sb
+        .data()
+        .log()
+        .reserve::<UnlinkBody>(capture::name_max(name.name()), 0)?;
+    let access = sb.lower().want_write()?;
     let mut old = Removing::start(&access, name.parent().lower(), name.lower())?;
     apply(&mut old)?;
+    let lsn = capture::unlink(room, &change(inode), &entry(dir, name));
     drop(old);
+    inode.data().recorded(lsn);
+    dir.data().recorded(lsn);
     inode.refresh();
     dir.refresh();
     name.forget();

@@ -2,13 +2,26 @@
 
 //! Open files and directories.
 
-use super::{write, ReelFs};
+use super::{space, write, ReelFs};
 use crate::vfs::{File, FileOperations, Kiocb, Mapping, Pipe, SyncKind};
 use core::ops::Range;
 use kernel::{
     iov::{IovIterDest, IovIterSource},
     prelude::*,
 };
+
+/// Makes everything durable that concerns an open object: below and in the log, both at once.
+///
+/// Holds no lock. An error below is reported once for each open file, as it is there.
+pub(super) fn sync(file: &File<ReelFs>, range: Range<i64>, how: SyncKind) -> Result {
+    let inode = file.inode();
+    let log = inode.superblock().data().log();
+    let last = inode.data().last();
+    log.want(last);
+    let lower = file.lower().fsync(range, how);
+    let durable = log.wait_durable(last);
+    lower.and(durable)
+}
 
 /// Operations on open regular files.
 pub(crate) struct RegularFile;
@@ -51,16 +64,11 @@ impl FileOperations for RegularFile {
     }
 
     fn fsync(file: &File<ReelFs>, range: Range<i64>, how: SyncKind) -> Result {
-        file.lower().fsync(range, how)
+        sync(file, range, how)
     }
 
     fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -> Result {
-        let inode = file.inode().lock();
-        inode.refresh();
-        file.remove_privs(&inode)?;
-        let result = file.lower().fallocate(mode, offset, len);
-        inode.refresh();
-        result
+        space::fallocate(file, mode, offset, len)
     }
 
     fn fadvise(file: &File<ReelFs>, offset: i64, len: i64, advice: i32) -> Result {
@@ -76,6 +84,6 @@ impl FileOperations for DirectoryFile {
     type Fs = ReelFs;
 
     fn fsync(file: &File<ReelFs>, range: Range<i64>, how: SyncKind) -> Result {
-        file.lower().fsync(range, how)
+        sync(file, range, how)
     }
 }

@@ -1,78 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Objects: what is kept with each, and the operations that are not a directory's alone.
+//! Objects that are no directories: the operations on their inodes, and how they leave memory.
 
-use super::{xattr, ReelFs};
-use crate::format::record::Identity;
+use super::{attr, xattr, ReelFs};
+use crate::capture;
+use crate::format::record::EmptyBody;
 use crate::vfs::{
-    Acl, AclKind, Dentry, Inode, InodeOperations, LinkTarget, Locked, LowerInode, SetAttr, Target,
+    Acl, AclKind, Dentry, FileAttr, Inode, InodeOperations, LinkTarget, Locked, SetAttr, Target,
 };
 use kernel::prelude::*;
 
-/// What is kept with an object.
-pub(crate) struct InodeData {
-    /// The name of the object in the log: its file handle below.
-    identity: Identity,
-}
-
-impl InodeData {
-    pub(super) fn new(lower: &LowerInode) -> Result<Self> {
-        Ok(Self {
-            identity: identity(lower)?,
-        })
+/// An object leaves memory. If it has no name, it is gone.
+///
+/// This may run where memory is being reclaimed, and so waits for nothing. Without room the
+/// record is left out: it lets a reader forget the object early, and changes nothing else.
+pub(super) fn evict(inode: &Inode<ReelFs>) {
+    if inode.lower().nlink() > 0 {
+        return;
     }
-
-    /// Returns the name of the object in the log.
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
+    if let Ok(Some(room)) = inode
+        .superblock()
+        .data()
+        .log()
+        .try_reserve::<EmptyBody>(0, 0)
+    {
+        capture::object_gone(room, inode.data().identity());
     }
-}
-
-/// Returns the name in the log of an object below.
-pub(super) fn identity(lower: &LowerInode) -> Result<Identity> {
-    const WORDS: usize = Identity::CAPACITY / 4;
-    let mut words = [0; WORDS];
-    let (kind, len) = lower.encode_handle(&mut words)?;
-    let mut handle = [0; Identity::CAPACITY];
-    for (bytes, word) in handle.chunks_exact_mut(4).zip(words) {
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
-    Identity::new(kind.into(), handle.get(..len).ok_or(EOVERFLOW)?).ok_or(EOVERFLOW)
-}
-
-/// An object leaves memory.
-pub(super) fn evict(_inode: &Inode<ReelFs>) {}
-
-/// Changes attributes.
-pub(super) fn setattr(
-    name: &Dentry<ReelFs>,
-    inode: &Locked<'_, ReelFs>,
-    mut request: SetAttr<'_>,
-) -> Result {
-    request.check(name)?;
-    let lower = inode.lower();
-    let _writing = if request.sets_size() {
-        Some(lower.write_access()?)
-    } else {
-        None
-    };
-    let access = inode.superblock().lower().want_write()?;
-    let result = request.apply(&access, name.lower());
-    inode.refresh();
-    result
-}
-
-/// Changes an access control list.
-pub(super) fn set_acl(
-    name: &Dentry<ReelFs>,
-    inode: &Locked<'_, ReelFs>,
-    kind: AclKind,
-    acl: &Acl,
-) -> Result {
-    let access = inode.superblock().lower().want_write()?;
-    let result = name.lower().set_acl(&access, kind, acl);
-    inode.refresh();
-    result
 }
 
 /// Operations on regular files.
@@ -83,11 +36,19 @@ impl InodeOperations for Regular {
     type Fs = ReelFs;
 
     fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, request: SetAttr<'_>) -> Result {
-        setattr(name, inode, request)
+        attr::setattr(name, inode, request)
     }
 
     fn listxattr(name: &Dentry<ReelFs>, out: &mut [u8]) -> Result<usize> {
         xattr::list(name, out)
+    }
+
+    fn fileattr_set(
+        name: &Dentry<ReelFs>,
+        inode: &Locked<'_, ReelFs>,
+        request: &mut FileAttr,
+    ) -> Result {
+        attr::fileattr_set(name, inode, request)
     }
 
     fn set_acl(
@@ -96,7 +57,7 @@ impl InodeOperations for Regular {
         kind: AclKind,
         acl: &Acl,
     ) -> Result {
-        set_acl(name, inode, kind, acl)
+        attr::set_acl(name, inode, kind, acl)
     }
 }
 
@@ -108,7 +69,7 @@ impl InodeOperations for Special {
     type Fs = ReelFs;
 
     fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, request: SetAttr<'_>) -> Result {
-        setattr(name, inode, request)
+        attr::setattr(name, inode, request)
     }
 
     fn listxattr(name: &Dentry<ReelFs>, out: &mut [u8]) -> Result<usize> {
@@ -121,7 +82,7 @@ impl InodeOperations for Special {
         kind: AclKind,
         acl: &Acl,
     ) -> Result {
-        set_acl(name, inode, kind, acl)
+        attr::set_acl(name, inode, kind, acl)
     }
 }
 
@@ -137,7 +98,7 @@ impl InodeOperations for Symlink {
     }
 
     fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, request: SetAttr<'_>) -> Result {
-        setattr(name, inode, request)
+        attr::setattr(name, inode, request)
     }
 
     fn listxattr(name: &Dentry<ReelFs>, out: &mut [u8]) -> Result<usize> {

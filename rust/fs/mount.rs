@@ -3,59 +3,121 @@
 //! Mounting and unmounting, and what lasts as long as a mount.
 
 use super::{
-    options::Options,
+    options::{on_stall_name, Options},
+    state::{attributes_with_flags, identity},
+    xattr::Collector,
     ReelFs,
 };
-use crate::vfs::{Claim, FileSystem, MountContext, OwnedPath, PrivateMount, SuperBlock};
-use core::sync::atomic::{AtomicBool, Ordering};
-use kernel::{prelude::*, seq_file::SeqFile, seq_print};
+use crate::capture::{Config, Log, Lower, Root};
+use crate::format::mark::{MARK_LEN, MARK_XATTR};
+use crate::vfs::{
+    chardev::SuperblockId, enodata, enotempty, eopnotsupp, Claim, FileSystem, MountContext, OwnedPath,
+    PrivateMount, SetMode, SuperBlock,
+};
+use kernel::{prelude::*, seq_file::SeqFile, seq_print, str::CString, sync::Arc};
 
 /// Filesystems below which every kind of change is known to be captured.
 const SUPPORTED: &[&CStr] = &[c"ext4", c"xfs", c"btrfs", c"tmpfs"];
 
+/// The longest set of extended attributes that the root may have, in bytes.
+const ROOT_XATTRS_MAX: usize = 64 << 10;
+
 /// A mount.
 pub(crate) struct Mounted {
     options: Options,
-    /// Set when unmounting begins: from then on nobody waits for the log's consumer.
-    leaving: AtomicBool,
+    log: Arc<Log>,
     _claim: Claim,
 }
 
 impl Mounted {
+    /// Returns the log.
+    pub(super) fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
     /// Prints the options as `/proc/mounts` shows them.
     pub(super) fn show_options(&self, m: &SeqFile) {
         seq_print!(m, ",ring={}", self.options.ring());
-        seq_print!(m, ",onstall={}", self.options.on_stall().name());
+        seq_print!(m, ",onstall={}", on_stall_name(self.options.on_stall()));
         seq_print!(m, ",flush={}", self.options.flush());
         if self.options.force() {
             seq_print!(m, ",force");
         }
     }
 
+    /// A change below is not in the log, so nothing that follows may pretend to be complete.
+    pub(super) fn lost(&self, what: &str) {
+        self.log.fail_for_good(what);
+    }
+
     /// Unmounting begins.
     pub(super) fn unmounting(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+        self.log.closing();
     }
 
     /// The superblock is gone.
-    pub(super) fn unmounted(&self, _lower: &PrivateMount) {}
+    pub(super) fn unmounted(&self) {
+        self.log.unmounted();
+    }
+}
+
+/// The tree below, as the log sees it.
+struct Tree {
+    lower: Arc<PrivateMount>,
+}
+
+impl Tree {
+    fn mark_name() -> Result<CString> {
+        CString::try_from_fmt(fmt!("{}", MARK_XATTR))
+    }
+}
+
+impl Lower for Tree {
+    fn read_mark(&self, value: &mut [u8; MARK_LEN]) -> Result<Option<usize>> {
+        let name = Self::mark_name()?;
+        match self.lower.root().get_xattr(&name, value) {
+            Ok(len) => Ok(Some(len)),
+            Err(e) if e == enodata() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn write_mark(&self, value: &[u8; MARK_LEN]) -> Result {
+        let name = Self::mark_name()?;
+        let access = self.lower.want_write()?;
+        self.lower
+            .root()
+            .set_xattr(&access, &name, value, SetMode::ANY)?;
+        drop(access);
+        self.lower.sync_root()
+    }
+
+    fn root(&self) -> Result<Root> {
+        let root = self.lower.root();
+        let inode = root.inode().ok_or(ENOENT)?;
+        let (xattrs, xattrs_count) = Collector::new(ROOT_XATTRS_MAX)?.collect(root)?.into_parts();
+        let sb = self.lower.superblock();
+        Ok(Root {
+            identity: identity(inode)?,
+            attributes: attributes_with_flags(&inode.attr(), root),
+            xattrs,
+            xattrs_count,
+            uuid: sb.uuid(),
+            magic: sb.magic() as u64,
+        })
+    }
 }
 
 /// Looks at what is to be mounted, refuses what cannot be recorded, and takes the rest.
 pub(super) fn mount(
     ctx: &MountContext<'_, ReelFs>,
     path: &OwnedPath,
-) -> Result<(PrivateMount, Mounted)> {
+    id: SuperblockId,
+) -> Result<(Arc<PrivateMount>, Mounted)> {
     let sb = path.superblock();
     let ty = sb.type_name();
     if ty.to_bytes() == ReelFs::NAME.to_bytes() {
         return Err(ctx.refuse(EINVAL, fmt!("this directory is already on a reelfs mount")));
-    }
-    if sb.stack_depth() > 0 {
-        return Err(ctx.refuse(
-            EINVAL,
-            fmt!("{} is itself stacked on another filesystem", ty),
-        ));
     }
     if path.is_idmapped() {
         return Err(ctx.refuse(EINVAL, fmt!("the directory is on an id-mapped mount")));
@@ -64,6 +126,12 @@ pub(super) fn mount(
         return Err(ctx.refuse(
             EINVAL,
             fmt!("{} is not supported below (ext4, xfs, btrfs and tmpfs are; force overrides)", ty),
+        ));
+    }
+    if sb.stack_depth() > 0 {
+        return Err(ctx.refuse(
+            EINVAL,
+            fmt!("{} is itself stacked on another filesystem", ty),
         ));
     }
     if !sb.has_handles() {
@@ -85,12 +153,58 @@ pub(super) fn mount(
     if lower.is_readonly() && !ctx.is_readonly() {
         return Err(ctx.refuse(EROFS, fmt!("the directory is on a read-only mount")));
     }
+    let lower = Arc::new(lower, GFP_KERNEL)?;
+    let tree = Arc::new(
+        Tree {
+            lower: lower.clone(),
+        },
+        GFP_KERNEL,
+    )?;
+    check_contents(ctx, &tree)?;
+
+    let options = ctx.options().settled();
+    let mut source = KVec::new();
+    source.extend_from_slice(ctx.source()?.to_bytes(), GFP_KERNEL)?;
+    let log = Log::new(Config {
+        size: options.ring(),
+        onstall: options.on_stall(),
+        source,
+        superblock: id,
+        lower: tree,
+    })
+    .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
     let mounted = Mounted {
-        options: ctx.options().settled(),
-        leaving: AtomicBool::new(false),
+        options,
+        log,
         _claim: claim,
     };
     Ok((lower, mounted))
+}
+
+/// Refuses a tree whose contents no log has. (Putting the state of a populated tree into the log
+/// is not offered yet.)
+fn check_contents(ctx: &MountContext<'_, ReelFs>, tree: &Tree) -> Result {
+    let mut mark = [0; MARK_LEN];
+    match tree.read_mark(&mut mark) {
+        Ok(Some(_)) => return Ok(()),
+        // A mark that is not one is the consumer's to judge.
+        Err(ERANGE) => return Ok(()),
+        Err(e) if e == eopnotsupp() => {
+            return Err(ctx.refuse(
+                e,
+                fmt!("the filesystem has no extended attributes, by which a tree and its log know each other"),
+            ))
+        }
+        Err(e) => return Err(ctx.refuse(e, fmt!("the mark on the directory cannot be read"))),
+        Ok(None) => {}
+    }
+    if tree.lower.is_empty()? {
+        return Ok(());
+    }
+    Err(ctx.refuse(
+        enotempty(),
+        fmt!("the directory has contents that are in no log; only an empty one can be mounted first"),
+    ))
 }
 
 /// Checks that a remount changes nothing that cannot be changed.
@@ -109,8 +223,14 @@ pub(super) fn reconfigure(ctx: &mut MountContext<'_, ReelFs>, sb: &SuperBlock<Re
 
 /// Makes everything durable, below and in the log.
 pub(super) fn sync(sb: &SuperBlock<ReelFs>, wait: bool) -> Result {
+    let log = sb.data().log();
+    let end = log.committed();
     if !wait {
+        log.want(end);
         return Ok(());
     }
-    sb.sync_lower()
+    log.want(end);
+    let lower = sb.sync_lower();
+    let durable = log.wait_durable(end);
+    lower.and(durable)
 }

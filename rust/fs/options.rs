@@ -5,57 +5,41 @@
 //! `ring=SIZE` (bytes, or with suffix k, m or g), `onstall=block|fail`, `flush=SECONDS`, `force`.
 
 use super::ReelFs;
+use crate::capture::{Onstall, RING_DEFAULT, RING_MAX, RING_MIN};
 use crate::vfs::MountContext;
 use kernel::prelude::*;
 
-/// Smallest ring, in bytes: room for a few of the largest records.
-const RING_MIN: u64 = 16 << 20;
-/// Largest ring, in bytes.
-const RING_MAX: u64 = 4 << 30;
-/// Ring without `ring=`, in bytes.
-const RING_DEFAULT: u64 = 64 << 20;
 /// Seconds without `flush=`.
 const FLUSH_DEFAULT: u32 = 5;
 /// Largest `flush=`, in seconds.
 const FLUSH_MAX: u64 = 3600;
 
-/// What is done when the log cannot take a record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OnStall {
-    /// Operations wait, killable, until it can.
-    Block,
-    /// Operations fail with `EIO`.
-    Fail,
-}
-
-impl OnStall {
-    /// Returns the option's value.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Block => "block",
-            Self::Fail => "fail",
-        }
+/// Returns the value of `onstall=` that means this.
+pub(super) fn on_stall_name(onstall: Onstall) -> &'static str {
+    match onstall {
+        Onstall::Block => "block",
+        Onstall::Fail => "fail",
     }
 }
 
 /// The options as given.
 #[derive(Default)]
 pub(crate) struct Options {
-    ring: Option<u64>,
-    on_stall: Option<OnStall>,
+    ring: Option<usize>,
+    on_stall: Option<Onstall>,
     flush: Option<u32>,
     force: bool,
 }
 
 impl Options {
     /// Returns the size of the ring in bytes, a power of two.
-    pub(crate) fn ring(&self) -> u64 {
+    pub(crate) fn ring(&self) -> usize {
         self.ring.unwrap_or(RING_DEFAULT)
     }
 
     /// Returns what is done when the log cannot take a record.
-    pub(crate) fn on_stall(&self) -> OnStall {
-        self.on_stall.unwrap_or(OnStall::Block)
+    pub(crate) fn on_stall(&self) -> Onstall {
+        self.on_stall.unwrap_or_default()
     }
 
     /// Returns after how many seconds stores through mappings are captured.
@@ -100,9 +84,9 @@ pub(super) fn parse(
     match key {
         b"ring" => {
             let text = text.ok_or_else(|| wants_value("ring="))?;
-            let ring = size(text).filter(|n| {
-                (RING_MIN..=RING_MAX).contains(n) && n.is_power_of_two()
-            });
+            let ring = size(text)
+                .and_then(|n| usize::try_from(n).ok())
+                .filter(|n| (RING_MIN..=RING_MAX).contains(n) && n.is_power_of_two());
             let Some(ring) = ring else {
                 return Err(ctx.refuse(
                     EINVAL,
@@ -117,8 +101,8 @@ pub(super) fn parse(
         }
         b"onstall" => {
             let on_stall = match text.ok_or_else(|| wants_value("onstall="))? {
-                b"block" => OnStall::Block,
-                b"fail" => OnStall::Fail,
+                b"block" => Onstall::Block,
+                b"fail" => Onstall::Fail,
                 b"degrade" => {
                     return Err(ctx.refuse(EINVAL, fmt!("onstall=degrade is not offered yet")))
                 }

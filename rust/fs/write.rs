@@ -1,61 +1,238 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Writing: the bytes are copied once, into the log, and the file below is written from there.
+//!
+//! So what the log has and what the file has are the same bytes, however the caller's buffer
+//! changes meanwhile; and a short write is recorded as far as it went. The page that a buffer is
+//! in is brought into memory before room is taken, never while it is held.
 
-use super::ReelFs;
-use crate::vfs::{File, Kiocb, Pipe, Source};
+use super::{
+    file::sync,
+    state::{change, differs},
+    ReelFs,
+};
+use crate::capture::{self, Log, Outcome, Room};
+use crate::format::record::WriteBody;
+use crate::vfs::{File, Kiocb, Locked, LowerWriteProtection, Pipe, Source};
 use kernel::{iov::IovIterSource, prelude::*};
 
+/// Alignment, in bytes, of memory and of lengths that any supported filesystem takes for direct
+/// I/O.
+const DIRECT_ALIGN: usize = 4096;
+
 /// Writes what the caller's buffers hold.
+///
+/// Large writes become several records; they are not interleaved with other writes unless the
+/// log runs out of room in between.
 pub(super) fn write(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
     if kiocb.is_nowait() {
         return Err(EAGAIN);
     }
     let file = kiocb.file();
-    let inode = file.inode().lock_killable()?;
-    inode.refresh();
-    let count = kiocb.write_checks(&inode, from)?;
-    if count == 0 {
-        return Ok(0);
+    let log = file.inode().superblock().data().log();
+    let mut written = 0;
+    let mut result = Ok(Progress::OutOfRoom);
+    while matches!(result, Ok(Progress::OutOfRoom)) && !from.is_empty() {
+        result = write_locked(kiocb, from, log, &mut written);
     }
-    file.remove_privs(&inode)?;
-    let mut source = Source::new(from);
-    let n = source.fault_in(count.min(1 << 20))?;
-    let mut buf = KVVec::<u8>::new();
-    buf.resize(n, 0, GFP_KERNEL)?;
-    let n = source.copy(&mut buf);
-    let result = file.lower().write_at(&mut buf[..n], kiocb.pos(), kiocb.is_direct(), None);
-    inode.refresh();
-    let written = result?;
-    kiocb.set_pos(kiocb.pos() + written as i64);
-    drop(inode);
-    if let Some(how) = kiocb.wants_sync() {
-        file.lower().fsync(kiocb.pos() - written as i64..kiocb.pos() - 1, how)?;
+    match result {
+        Err(e) if written == 0 => return Err(e),
+        // What was written was written; the error comes with the next write.
+        _ => {}
+    }
+    let end = kiocb.pos();
+    if let (Some(how), true) = (kiocb.wants_sync(), written > 0) {
+        sync(file, end.saturating_sub(written as i64)..end.saturating_sub(1), how)?;
     }
     Ok(written)
 }
 
+/// Why writing stopped without an error.
+enum Progress {
+    /// There is no more to write, or no more was taken.
+    Done,
+    /// The log has no room now.
+    OutOfRoom,
+}
+
+/// Writes as much as the log has room for, under the file's lock.
+fn write_locked(
+    kiocb: &mut Kiocb<'_, ReelFs>,
+    from: &mut IovIterSource<'_>,
+    log: &Log,
+    total: &mut usize,
+) -> Result<Progress> {
+    let file = kiocb.file();
+    let direct = kiocb.is_direct();
+    let align = if direct { DIRECT_ALIGN } else { 0 };
+    log.wait_room::<WriteBody>(from.len().min(log.write_max()), align)?;
+
+    let inode = file.inode().lock_killable()?;
+    inode.refresh();
+    if kiocb.write_checks(&inode, from)? == 0 {
+        return Ok(Progress::Done);
+    }
+    file.remove_privs(&inode)?;
+
+    let mut source = Source::new(from);
+    let mut progress = Ok(Progress::Done);
+    let mut piece_max = log.write_max();
+    while source.len() > 0 {
+        let ready = source.fault_in(source.len().min(piece_max));
+        let len = match ready {
+            Ok(len) => len,
+            Err(e) => {
+                progress = Err(e);
+                break;
+            }
+        };
+        let mut room = match log.try_reserve::<WriteBody>(len, align) {
+            Ok(Some(room)) => room,
+            Ok(None) => {
+                progress = Ok(Progress::OutOfRoom);
+                break;
+            }
+            Err(e) => {
+                progress = Err(e);
+                break;
+            }
+        };
+        let mut copied = source.copy(room.payload().get_mut(..len).unwrap_or(&mut []));
+        if direct && copied < len {
+            let odd = copied % DIRECT_ALIGN;
+            source.revert(odd);
+            copied -= odd;
+        }
+        if copied == 0 {
+            // The page left again before it could be copied: once more, with less at a time.
+            piece_max = piece_max.min(DIRECT_ALIGN);
+            continue;
+        }
+        let pos = kiocb.pos();
+        match store(file, &inode, room, copied, pos, direct, None) {
+            Ok(written) => {
+                kiocb.set_pos(pos.saturating_add(written as i64));
+                *total += written;
+                if written < copied {
+                    source.revert(copied - written);
+                    break;
+                }
+            }
+            Err(e) => {
+                source.revert(copied);
+                progress = Err(e);
+                break;
+            }
+        }
+    }
+    inode.refresh();
+    progress
+}
+
+/// Stores the first `len` bytes of a room's payload in the file, and commits what became of it.
+fn store(
+    file: &File<ReelFs>,
+    inode: &Locked<'_, ReelFs>,
+    mut room: Room<'_, WriteBody>,
+    len: usize,
+    pos: i64,
+    direct: bool,
+    held: Option<&LowerWriteProtection<'_>>,
+) -> Result<usize> {
+    let before = inode.lower().attr();
+    let payload = room.payload().get_mut(..len).ok_or(EIO)?;
+    let result = file.lower().write_at(payload, pos, direct, held);
+    let (written, outcome) = match result {
+        Ok(written) => (written, Outcome::Done),
+        Err(e) if !differs(&before, &inode.lower().attr()) && !direct => return Err(e),
+        // The times have changed at least.
+        Err(_) => (0, Outcome::Partial),
+    };
+    let offset = u64::try_from(pos)?;
+    let lsn = capture::write(room, &change(inode), offset, written, outcome);
+    inode.data().recorded(lsn);
+    if result.is_err() && direct {
+        // A part may have reached the device.
+        let end = pos.saturating_add(len as i64);
+        if reread(file, inode, pos, end).is_err() {
+            let data = inode.superblock().data();
+            data.lost("a file's contents could not be recorded after a write failed midway");
+        }
+    }
+    result
+}
+
+/// Records what the file below holds from `pos` to `end`, or to its own end. Sleeps; the file is
+/// locked.
+pub(super) fn reread(
+    file: &File<ReelFs>,
+    inode: &Locked<'_, ReelFs>,
+    mut pos: i64,
+    end: i64,
+) -> Result {
+    let log = inode.superblock().data().log();
+    let lower = file.open_readonly()?;
+    let end = end.min(inode.lower().size());
+    while pos < end {
+        let left = usize::try_from(end - pos)?;
+        let len = left.min(log.write_max());
+        let mut room = log.reserve::<WriteBody>(len, 0)?;
+        let n = lower.read_at(room.payload().get_mut(..len).ok_or(EIO)?, pos)?;
+        if n == 0 {
+            return Err(EIO);
+        }
+        let offset = u64::try_from(pos)?;
+        let lsn = capture::write(room, &change(inode), offset, n, Outcome::Partial);
+        inode.data().recorded(lsn);
+        pos = pos.saturating_add(n as i64);
+    }
+    Ok(())
+}
+
 /// Writes what comes out of a pipe.
+///
+/// Lock order: the file's lock, write protection of the filesystem below, the pipe's lock. (The
+/// filesystem below takes the pipe's lock inside its write protection when it is spliced to
+/// itself; so must we.)
 pub(super) fn splice(
     pipe: &mut Pipe<'_>,
     file: &File<ReelFs>,
     pos: i64,
     len: usize,
 ) -> Result<usize> {
-    let inode = file.inode().lock_killable()?;
-    inode.refresh();
-    file.remove_privs(&inode)?;
-    let lower = file.lower();
-    let held = lower.write_protection();
-    let mut at = pos;
-    let result = pipe.drain(len, pos, &mut |piece| {
-        let mut buf = KVVec::<u8>::new();
-        buf.extend_from_slice(piece, GFP_KERNEL)?;
-        let n = lower.write_at(&mut buf, at, false, Some(&held))?;
-        at += n as i64;
-        Ok(n)
-    });
-    drop(held);
-    inode.refresh();
-    result
+    let log = file.inode().superblock().data().log();
+    let written = loop {
+        log.wait_room::<WriteBody>(len.min(log.write_max()), 0)?;
+        let inode = file.inode().lock_killable()?;
+        inode.refresh();
+        file.remove_privs(&inode)?;
+        let held = file.lower().write_protection();
+        let mut at = pos;
+        let mut out_of_room = false;
+        let result = pipe.drain(len, pos, &mut |piece| {
+            let piece = piece.get(..log.write_max()).unwrap_or(piece);
+            let Some(mut room) = log.try_reserve::<WriteBody>(piece.len(), 0)? else {
+                out_of_room = true;
+                return Err(EAGAIN);
+            };
+            room.payload()
+                .get_mut(..piece.len())
+                .ok_or(EIO)?
+                .copy_from_slice(piece);
+            let n = store(file, &inode, room, piece.len(), at, false, Some(&held))?;
+            at = at.saturating_add(n as i64);
+            Ok(n)
+        });
+        drop(held);
+        inode.refresh();
+        match result {
+            Err(_) if out_of_room => {}
+            other => break other?,
+        }
+    };
+    if let (Some(how), true) = (file.wants_sync(), written > 0) {
+        let end = pos.saturating_add(written as i64);
+        sync(file, pos..end.saturating_sub(1), how)?;
+    }
+    Ok(written)
 }

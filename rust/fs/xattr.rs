@@ -2,9 +2,13 @@
 
 //! Extended attributes: all that the filesystem below has, but for our own.
 
-use super::ReelFs;
-use crate::vfs::{enodata, eopnotsupp, Dentry, Locked, SetMode, XattrOperations};
-use crate::format::mark::MARK_XATTR;
+use super::{state::change, ReelFs};
+use crate::capture::{self, XattrBuffer};
+use crate::format::{mark::MARK_XATTR, record::XattrBody};
+use crate::vfs::{
+    enodata, eopnotsupp, AclKind, AclXattr, Dentry, Locked, LowerDentry, SetMode,
+    XattrOperations,
+};
 use kernel::prelude::*;
 
 /// The attribute on the root below by which a tree and its log know each other.
@@ -31,18 +35,39 @@ impl XattrOperations<ReelFs> for Xattrs {
         mode: SetMode,
     ) -> Result {
         check_name(name)?;
-        let access = inode.superblock().lower().want_write()?;
+        let bytes = name.to_bytes();
+        let sb = inode.superblock();
+        let room = sb
+            .data()
+            .log()
+            .reserve::<XattrBody>(capture::xattr_max(bytes, value), 0)?;
+        let access = sb.lower().want_write()?;
+        // An attribute is set as a whole or not at all.
         let result = dentry.lower().set_xattr(&access, name, value, mode);
+        drop(access);
         inode.refresh();
-        result
+        result?;
+        let lsn = capture::set_xattr(room, &change(inode), bytes, value);
+        inode.data().recorded(lsn);
+        Ok(())
     }
 
     fn remove(dentry: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, name: &CStr) -> Result {
         check_name(name)?;
-        let access = inode.superblock().lower().want_write()?;
+        let bytes = name.to_bytes();
+        let sb = inode.superblock();
+        let room = sb
+            .data()
+            .log()
+            .reserve::<XattrBody>(capture::xattr_max(bytes, &[]), 0)?;
+        let access = sb.lower().want_write()?;
         let result = dentry.lower().remove_xattr(&access, name);
+        drop(access);
         inode.refresh();
-        result
+        result?;
+        let lsn = capture::remove_xattr(room, &change(inode), bytes);
+        inode.data().recorded(lsn);
+        Ok(())
     }
 }
 
@@ -79,4 +104,59 @@ pub(super) fn list(dentry: &Dentry<ReelFs>, out: &mut [u8]) -> Result<usize> {
         from = end;
     }
     Ok(to)
+}
+
+/// All extended attributes of an object, collected for a record.
+///
+/// The memory is taken beforehand, so that nothing can fail once the object is there.
+pub(super) struct Collector {
+    found: XattrBuffer,
+    names: KVVec<u8>,
+    value: KVVec<u8>,
+}
+
+impl Collector {
+    /// Prepares for `capacity` bytes of entries.
+    pub(super) fn new(capacity: usize) -> Result<Self> {
+        Ok(Self {
+            found: XattrBuffer::new(capacity)?,
+            names: KVVec::from_elem(0, capacity, GFP_KERNEL)?,
+            value: KVVec::from_elem(0, capacity, GFP_KERNEL)?,
+        })
+    }
+
+    /// Collects. [`E2BIG`] or [`ERANGE`] if there is more than was prepared for.
+    pub(super) fn collect(mut self, object: &LowerDentry) -> Result<XattrBuffer> {
+        let len = match object.list_xattrs(&mut self.names) {
+            Ok(len) => len,
+            Err(e) if e == eopnotsupp() => 0,
+            Err(e) => return Err(e),
+        };
+        let names = self.names.get(..len).unwrap_or(&[]);
+        for name in names.split_inclusive(|c| *c == 0) {
+            let name = CStr::from_bytes_with_nul(name).map_err(|_| EINVAL)?;
+            if is_hidden(name.to_bytes()) {
+                continue;
+            }
+            let kind = AclKind::from_xattr_name(name);
+            let acl;
+            let value = match kind {
+                // Access control lists are no xattrs inside the kernel.
+                Some(kind) => {
+                    let Some(inode) = object.inode() else { continue };
+                    acl = AclXattr::read(inode, kind)?;
+                    match &acl {
+                        Some(acl) => acl.as_bytes(),
+                        None => continue,
+                    }
+                }
+                None => {
+                    let len = object.get_xattr(name, &mut self.value)?;
+                    self.value.get(..len).unwrap_or(&[])
+                }
+            };
+            self.found.add(name.to_bytes(), value)?;
+        }
+        Ok(self.found)
+    }
 }

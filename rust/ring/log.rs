@@ -173,7 +173,7 @@ impl State {
         match self.phase {
             Phase::Closed | Phase::Gone => Err(EIO),
             _ if self.broken => Err(EIO),
-            _ if onstall == Onstall::Fail && self.consumer.is_none() => Err(EIO),
+            _ if self.consumer.is_none() && (self.closing || onstall == Onstall::Fail) => Err(EIO),
             Phase::Fresh => Ok(false),
             Phase::Open => Ok(true),
         }
@@ -267,11 +267,6 @@ impl Log {
         self.id
     }
 
-    /// What operations do that the log cannot take.
-    pub(crate) fn onstall(&self) -> Onstall {
-        self.onstall
-    }
-
     /// Length of the ring's data in bytes.
     pub(crate) fn size(&self) -> usize {
         self.memory.layout().size
@@ -290,11 +285,6 @@ impl Log {
     /// LSN behind the last committed record.
     pub(crate) fn committed(&self) -> Lsn {
         self.memory.control().committed.load(Acquire)
-    }
-
-    /// Whether a consumer is attached.
-    pub(crate) fn is_attached(&self) -> bool {
-        self.state.lock().consumer.is_some()
     }
 
     /// The room that a record takes: `E2BIG` if that is more than a record, or this ring, can hold.
@@ -446,18 +436,7 @@ impl Log {
         if control.acknowledged.load(Acquire) >= lsn {
             return Ok(());
         }
-        {
-            let mut state = self.state.lock();
-            let lsn = lsn.min(state.book.committed());
-            if state.book.acknowledged() >= lsn {
-                return Ok(());
-            }
-            if lsn > state.wanted {
-                state.wanted = lsn;
-                control.wanted.store(lsn, Relaxed);
-            }
-            state.tell();
-        }
+        self.want(lsn);
         let since = Instant::now();
         let result = self.durable.wait_killable(Turn::All, || {
             let state = self.state.lock();
@@ -473,6 +452,20 @@ impl Log {
             self.patience(&state, since)
         });
         result.and_then(|inner| inner)
+    }
+
+    /// Asks the consumer for all below `lsn`, without waiting: what else has to be done may be done meanwhile.
+    pub(crate) fn want(&self, lsn: Lsn) {
+        let mut state = self.state.lock();
+        let lsn = lsn.min(state.book.committed());
+        if state.book.acknowledged() >= lsn {
+            return;
+        }
+        if lsn > state.wanted {
+            state.wanted = lsn;
+            self.memory.control().wanted.store(lsn, Relaxed);
+        }
+        state.tell();
     }
 
     /// How long somebody who has waited since `since` goes on doing so.
@@ -514,7 +507,7 @@ impl Log {
     }
 
     /// Nothing more can be recorded faithfully, so nothing more is allowed.
-    fn fail_for_good(&self, what: &str) {
+    pub(crate) fn fail_for_good(&self, what: &str) {
         pr_crit!("ring {}: {}; the mount accepts no more changes\n", self.id, what);
         self.state.lock().broken = true;
         self.wake_everybody();

@@ -147,7 +147,7 @@ impl Memory {
         if taken.book() != self.name() || taken.length() > self.layout.size {
             return &mut [];
         }
-        let offset = (taken.position() % self.layout.size as u64) as usize;
+        let offset = (taken.position() & (self.layout.size as u64).wrapping_sub(1)) as usize;
         // SAFETY: `offset < size` and the data is mapped twice, `2 * size` bytes from `layout.data` on, so `length <=
         // size` bytes from `offset` on are mapped.
         let start = unsafe { self.base.as_ptr().add(self.layout.data + offset) };

@@ -25,16 +25,6 @@ impl<'l, B: Body> Room<'l, B> {
         Self { log, taken: Some(taken), payload_max, sum: None, _body: PhantomData }
     }
 
-    /// The log.
-    pub(crate) fn log(&self) -> &'l Log {
-        self.log
-    }
-
-    /// The longest payload that fits, in bytes.
-    pub(crate) fn payload_max(&self) -> usize {
-        self.payload_max
-    }
-
     /// Where the payload goes: `payload_max` contiguous bytes of the ring, with whatever was in them before.
     pub(crate) fn payload(&mut self) -> &mut [u8] {
         self.sum = None;

@@ -91,13 +91,6 @@ impl<T> Dentry<T> {
         self.as_ptr() == other.as_ptr()
     }
 
-    /// Returns whether this is the parent of `child` at this moment.
-    pub(crate) fn is_parent_of(&self, child: &Self) -> bool {
-        // SAFETY: Both are valid; the pointer is compared and not followed.
-        let parent = unsafe { (&raw const (*child.as_ptr()).d_parent).read_volatile() };
-        parent == self.as_ptr()
-    }
-
     /// Returns whether this is `ancestor` or anywhere below it.
     pub(crate) fn is_within(&self, ancestor: &Self) -> bool {
         // SAFETY: Both are valid.

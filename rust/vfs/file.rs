@@ -83,6 +83,12 @@ impl<T: FileSystem> File<T> {
         LowerFile::open(self.as_ptr(), self.inode(), bindings::O_RDONLY | bindings::O_LARGEFILE)
     }
 
+    /// Returns what is to be durable when a write returns, if anything.
+    pub(crate) fn wants_sync(&self) -> Option<Sync> {
+        // SAFETY: The file is valid.
+        Sync::from_raw(unsafe { bindings::rvfs_file_fsync_needed(self.as_ptr()) })
+    }
+
     /// Strips set-id bits and file capabilities, as a write by this caller must.
     ///
     /// Calls the filesystem's own `setattr` and xattr operations.
@@ -179,6 +185,14 @@ impl LowerFile {
         bytes(ret)
     }
 
+    /// Reads from `pos` into `out`, up to the end of the file; returns how much there was.
+    pub(crate) fn read_at(&self, out: &mut [u8], pos: i64) -> Result<usize> {
+        // SAFETY: The file is valid and the memory ours to write.
+        bytes(unsafe {
+            bindings::rvfs_lower_read(self.as_ptr(), out.as_mut_ptr().cast(), out.len(), pos)
+        })
+    }
+
     /// Keeps the filesystem below from being frozen while the guard lives.
     pub(crate) fn write_protection(&self) -> LowerWriteProtection<'_> {
         // SAFETY: The file is valid.
@@ -229,6 +243,16 @@ pub(crate) enum Sync {
     Data,
     /// All attributes too (`fsync`, `O_SYNC`).
     All,
+}
+
+impl Sync {
+    fn from_raw(raw: ffi::c_int) -> Option<Self> {
+        match raw {
+            0 => None,
+            1 => Some(Self::Data),
+            _ => Some(Self::All),
+        }
+    }
 }
 
 /// Splits what a C function returned into bytes and error.
@@ -286,11 +310,7 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
     /// Returns what is to be durable when the write returns, if anything.
     pub(crate) fn wants_sync(&self) -> Option<Sync> {
         // SAFETY: The request is valid.
-        match unsafe { bindings::rvfs_fsync_needed(self.ptr) } {
-            0 => None,
-            1 => Some(Sync::Data),
-            _ => Some(Sync::All),
-        }
+        Sync::from_raw(unsafe { bindings::rvfs_fsync_needed(self.ptr) })
     }
 
     /// Makes the checks that come before every write: limits, and the position where it appends.
@@ -467,11 +487,6 @@ pub(crate) struct Opening<'a, T: FileSystem> {
 }
 
 impl<'a, T: FileSystem> Opening<'a, T> {
-    /// Returns the inode.
-    pub(crate) fn inode(&self) -> &'a Inode<T> {
-        self.inode
-    }
-
     /// Opens the inode below with the caller's flags and credentials.
     pub(crate) fn open_lower(&self) -> Result<ARef<LowerFile>> {
         // SAFETY: The file is being opened and ours.

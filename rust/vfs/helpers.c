@@ -8,6 +8,7 @@
 #include <linux/delayed_call.h>
 #include <linux/exportfs.h>
 #include <linux/file.h>
+#include <linux/fileattr.h>
 #include <linux/fsnotify.h>
 #include <linux/highmem.h>
 #include <linux/iversion.h>
@@ -28,7 +29,8 @@ void rvfs_inode_attr(const struct inode *inode, struct rvfs_attr *attr)
 	attr->nlink = inode->i_nlink;
 	attr->uid = i_uid_read(inode);
 	attr->gid = i_gid_read(inode);
-	attr->rdev = new_encode_dev(inode->i_rdev);
+	attr->rdev_major = MAJOR(inode->i_rdev);
+	attr->rdev_minor = MINOR(inode->i_rdev);
 	attr->generation = inode->i_generation;
 	attr->flags = inode->i_flags;
 	attr->ino = inode->i_ino;
@@ -78,11 +80,6 @@ void rvfs_inode_unlock(struct inode *inode)
 	inode_unlock(inode);
 }
 
-bool rvfs_inode_is_locked(struct inode *inode)
-{
-	return inode_is_locked(inode);
-}
-
 bool rvfs_inode_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;
@@ -96,11 +93,6 @@ bool rvfs_inode_is_dax(const struct inode *inode)
 bool rvfs_inode_is_casefolded(const struct inode *inode)
 {
 	return IS_CASEFOLDED(inode);
-}
-
-bool rvfs_inode_is_append(const struct inode *inode)
-{
-	return IS_APPEND(inode);
 }
 
 bool rvfs_inode_has_xattr(const struct inode *inode)
@@ -186,11 +178,6 @@ void rvfs_iattr_strip(struct iattr *attr)
 	attr->ia_valid &= ~(ATTR_FILE | ATTR_OPEN);
 }
 
-void rvfs_touch_atime(const struct path *path)
-{
-	touch_atime(path);
-}
-
 struct qstr rvfs_qstr(const unsigned char *name, u32 len)
 {
 	return QSTR_LEN(name, len);
@@ -268,11 +255,6 @@ int rvfs_start_renaming(struct renamedata *rd, struct dentry *old_parent,
 int rvfs_setattr_prepare(struct dentry *dentry, struct iattr *attr)
 {
 	return setattr_prepare(&nop_mnt_idmap, dentry, attr);
-}
-
-void rvfs_generic_fillattr(u32 request_mask, struct inode *inode, struct kstat *stat)
-{
-	generic_fillattr(&nop_mnt_idmap, request_mask, inode, stat);
 }
 
 int rvfs_inode_permission(struct inode *inode, int mask)
@@ -374,16 +356,6 @@ size_t rvfs_copy_from_iter_nofault(void *to, size_t len, struct iov_iter *from)
 void rvfs_iov_revert(struct iov_iter *iter, size_t len)
 {
 	iov_iter_revert(iter, len);
-}
-
-void rvfs_iov_truncate(struct iov_iter *iter, size_t len)
-{
-	iov_iter_truncate(iter, len);
-}
-
-size_t rvfs_iov_count(const struct iov_iter *iter)
-{
-	return iov_iter_count(iter);
 }
 
 /* 0: no; 1: the data; 2: everything. */
@@ -532,19 +504,90 @@ bool rvfs_sb_can_encode(const struct super_block *sb)
 	return sb->s_export_op && sb->s_export_op->encode_fh && sb->s_export_op->fh_to_dentry;
 }
 
-void rvfs_seq_puts(struct seq_file *m, const char *s)
+struct rvfs_dir_scan {
+	struct dir_context ctx;
+	bool found;
+};
+
+static bool rvfs_dir_entry(struct dir_context *ctx, const char *name, int len, loff_t pos, u64 ino,
+			   unsigned int type)
 {
-	seq_puts(m, s);
+	struct rvfs_dir_scan *scan = container_of(ctx, struct rvfs_dir_scan, ctx);
+
+	if (name_is_dot_dotdot(name, len))
+		return true;
+	scan->found = true;
+	return false;
+}
+
+/* 1: empty; 0: not; else a negative errno. */
+int rvfs_dir_is_empty(const struct path *path)
+{
+	struct rvfs_dir_scan scan = { .ctx.actor = rvfs_dir_entry };
+	struct file *file = dentry_open(path, O_RDONLY | O_DIRECTORY | O_LARGEFILE, current_cred());
+	int err;
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	err = iterate_dir(file, &scan.ctx);
+	fput(file);
+	return err ?: !scan.found;
+}
+
+int rvfs_sync_path(const struct path *path)
+{
+	struct file *file = dentry_open(path, O_RDONLY | O_LARGEFILE, current_cred());
+	int err;
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	err = vfs_fsync(file, 0);
+	fput(file);
+	return err;
+}
+
+void rvfs_sb_uuid(const struct super_block *sb, u8 *uuid)
+{
+	export_uuid(uuid, &sb->s_uuid);
+}
+
+/* 0: no; 1: the data; 2: everything. */
+int rvfs_file_fsync_needed(const struct file *file)
+{
+	struct kiocb kiocb;
+
+	init_sync_kiocb(&kiocb, (struct file *)file);
+	return rvfs_fsync_needed(&kiocb);
+}
+
+ssize_t rvfs_lower_read(struct file *file, void *data, size_t len, loff_t pos)
+{
+	return kernel_read(file, data, len, &pos);
+}
+
+int rvfs_fileattr_get(struct dentry *dentry, u32 *flags, u32 *projid)
+{
+	struct file_kattr fa = { .flags_valid = true };
+	int err = vfs_fileattr_get(dentry, &fa);
+
+	*flags = fa.flags;
+	*projid = fa.fsx_projid;
+	return err;
+}
+
+u32 rvfs_fileattr_flags(const struct file_kattr *fa)
+{
+	return fa->flags;
+}
+
+int rvfs_fileattr_set(struct dentry *dentry, struct file_kattr *fa)
+{
+	return vfs_fileattr_set(&nop_mnt_idmap, dentry, fa);
 }
 
 const char *rvfs_get_link(struct dentry *dentry, struct delayed_call *done)
 {
 	return vfs_get_link(dentry, done);
-}
-
-const char *rvfs_acl_name(int type)
-{
-	return posix_acl_xattr_name(type);
 }
 
 struct posix_acl *rvfs_get_acl(struct dentry *dentry, int type)
@@ -557,6 +600,12 @@ int rvfs_set_acl(struct dentry *dentry, struct posix_acl *acl, int type)
 	if (!acl)
 		return vfs_remove_acl(&nop_mnt_idmap, dentry, posix_acl_xattr_name(type));
 	return vfs_set_acl(&nop_mnt_idmap, dentry, posix_acl_xattr_name(type), acl);
+}
+
+/* @acl in the form of the xattr; kfree() it. */
+void *rvfs_acl_to_xattr(struct posix_acl *acl, size_t *size)
+{
+	return posix_acl_to_xattr(&init_user_ns, acl, size, GFP_KERNEL) ?: ERR_PTR(-ENOMEM);
 }
 
 /* The ACL of @inode in the form of the xattr; kfree() it. NULL: there is none. */

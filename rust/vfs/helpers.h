@@ -8,6 +8,7 @@
 #define RVFS_HELPERS_H
 
 #include <linux/fs.h>
+#include <linux/fileattr.h>
 #include <linux/fs_context.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
@@ -20,7 +21,8 @@ struct rvfs_attr {
 	u32 nlink;
 	u32 uid;
 	u32 gid;
-	u32 rdev;
+	u32 rdev_major;
+	u32 rdev_minor;
 	u32 generation;
 	u32 flags;
 	u64 ino;
@@ -38,11 +40,9 @@ s64 rvfs_i_size_read(const struct inode *inode);
 void rvfs_inode_lock(struct inode *inode);
 int rvfs_inode_lock_killable(struct inode *inode);
 void rvfs_inode_unlock(struct inode *inode);
-bool rvfs_inode_is_locked(struct inode *inode);
 bool rvfs_inode_is_new(struct inode *inode);
 bool rvfs_inode_is_dax(const struct inode *inode);
 bool rvfs_inode_is_casefolded(const struct inode *inode);
-bool rvfs_inode_is_append(const struct inode *inode);
 bool rvfs_inode_has_xattr(const struct inode *inode);
 void rvfs_inode_fill(struct inode *inode, struct inode *lower);
 void rvfs_inode_evict(struct inode *inode);
@@ -55,7 +55,6 @@ int rvfs_get_write_access(struct inode *inode);
 void rvfs_put_write_access(struct inode *inode);
 int rvfs_notify_change(struct dentry *dentry, struct iattr *attr);
 void rvfs_iattr_strip(struct iattr *attr);
-void rvfs_touch_atime(const struct path *path);
 
 /* dentry and names */
 struct qstr rvfs_qstr(const unsigned char *name, u32 len);
@@ -74,7 +73,6 @@ int rvfs_start_renaming(struct renamedata *rd, struct dentry *old_parent,
 			struct dentry *new_parent, struct dentry *old,
 			struct dentry *new, unsigned int flags);
 int rvfs_setattr_prepare(struct dentry *dentry, struct iattr *attr);
-void rvfs_generic_fillattr(u32 request_mask, struct inode *inode, struct kstat *stat);
 int rvfs_inode_permission(struct inode *inode, int mask);
 
 /* file and iov */
@@ -91,8 +89,6 @@ void rvfs_file_end_write(struct file *file);
 size_t rvfs_fault_in_readable(struct iov_iter *from, size_t len);
 size_t rvfs_copy_from_iter_nofault(void *to, size_t len, struct iov_iter *from);
 void rvfs_iov_revert(struct iov_iter *iter, size_t len);
-void rvfs_iov_truncate(struct iov_iter *iter, size_t len);
-size_t rvfs_iov_count(const struct iov_iter *iter);
 int rvfs_fsync_needed(const struct kiocb *iocb);
 ssize_t rvfs_splice_from_pipe(struct pipe_inode_info *pipe, size_t len, unsigned int flags,
 			      loff_t pos, void *data,
@@ -114,14 +110,22 @@ int rvfs_sync_lower(struct super_block *sb, struct super_block *lower, u32 *curs
 u32 rvfs_sample_wb_err(struct super_block *lower);
 const char *rvfs_sb_type_name(const struct super_block *sb);
 bool rvfs_sb_can_encode(const struct super_block *sb);
-void rvfs_seq_puts(struct seq_file *m, const char *s);
+
+int rvfs_dir_is_empty(const struct path *path);
+int rvfs_sync_path(const struct path *path);
+void rvfs_sb_uuid(const struct super_block *sb, u8 *uuid);
+int rvfs_file_fsync_needed(const struct file *file);
+ssize_t rvfs_lower_read(struct file *file, void *data, size_t len, loff_t pos);
+int rvfs_fileattr_get(struct dentry *dentry, u32 *flags, u32 *projid);
+u32 rvfs_fileattr_flags(const struct file_kattr *fa);
+int rvfs_fileattr_set(struct dentry *dentry, struct file_kattr *fa);
 
 /* symlinks, ACLs */
 const char *rvfs_get_link(struct dentry *dentry, struct delayed_call *done);
 struct posix_acl *rvfs_get_acl(struct dentry *dentry, int type);
 int rvfs_set_acl(struct dentry *dentry, struct posix_acl *acl, int type);
+void *rvfs_acl_to_xattr(struct posix_acl *acl, size_t *size);
 void *rvfs_acl_xattr(struct inode *inode, int type, size_t *size);
-const char *rvfs_acl_name(int type);
 int rvfs_setxattr(struct dentry *dentry, const char *name, const void *value, size_t size,
 		  int flags);
 int rvfs_removexattr(struct dentry *dentry, const char *name);

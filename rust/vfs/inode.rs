@@ -98,17 +98,6 @@ impl<T> Inode<T> {
         self.inner.get()
     }
 
-    /// Returns type and permission bits.
-    pub(crate) fn mode(&self) -> u16 {
-        // SAFETY: A torn read of a 16 bit field cannot happen.
-        unsafe { (&raw const (*self.as_ptr()).i_mode).read_volatile() }
-    }
-
-    /// Returns what kind of object this is; it never changes.
-    pub(crate) fn kind(&self) -> Kind {
-        Kind::of(self.mode())
-    }
-
     /// Returns the number of names.
     pub(crate) fn nlink(&self) -> u32 {
         self.attr().nlink
@@ -144,11 +133,6 @@ impl<T> Inode<T> {
     pub(crate) fn has_xattrs(&self) -> bool {
         // SAFETY: The inode is valid.
         unsafe { bindings::rvfs_inode_has_xattr(self.as_ptr()) }
-    }
-
-    /// Returns whether both are the same inode.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        self.as_ptr() == other.as_ptr()
     }
 }
 
@@ -310,17 +294,6 @@ impl<T: FileSystem> Inode<T> {
     pub(crate) fn refresh(&self) {
         // SAFETY: Both inodes are valid.
         unsafe { bindings::rvfs_inode_copy_attr(self.as_ptr(), self.lower().as_ptr()) };
-    }
-
-    /// Takes the inode's lock. Sleeps.
-    pub(crate) fn lock(&self) -> Locked<'_, T> {
-        // SAFETY: The inode is valid.
-        unsafe { bindings::rvfs_inode_lock(self.as_ptr()) };
-        Locked {
-            inode: self,
-            owned: true,
-            _nts: NotThreadSafe,
-        }
     }
 
     /// Takes the inode's lock; [`EINTR`] if the caller is killed while it sleeps.

@@ -35,9 +35,9 @@ impl SetAttr<'_> {
         self.attr.ia_valid & bindings::ATTR_SIZE != 0
     }
 
-    /// Returns the size that is asked for, if it is to be changed.
-    pub(crate) fn size(&self) -> i64 {
-        self.attr.ia_size
+    /// Returns which attributes are to be changed: `ATTR_*`.
+    pub(crate) fn asked(&self) -> u32 {
+        self.attr.ia_valid
     }
 
     /// Asks whether the caller may change this of that object.
@@ -99,6 +99,31 @@ impl FileAttr {
     pub(crate) fn read(&mut self, lower: &LowerDentry) -> Result {
         // SAFETY: Both are valid.
         to_result(unsafe { bindings::vfs_fileattr_get(lower.as_ptr(), self.0) })
+    }
+
+    /// Returns the flags (`FS_*_FL`).
+    pub(crate) fn flags(&self) -> u32 {
+        // SAFETY: The attributes are valid.
+        unsafe { bindings::rvfs_fileattr_flags(self.0) }
+    }
+
+    /// Sets those of the object below, as the caller.
+    pub(crate) fn apply(&mut self, _access: &WriteAccess<'_>, lower: &LowerDentry) -> Result {
+        // SAFETY: Both are valid.
+        to_result(unsafe { bindings::rvfs_fileattr_set(lower.as_ptr(), self.0) })
+    }
+}
+
+impl LowerDentry {
+    /// Reads flags (`FS_*_FL`) and project id of the object, if its filesystem has such.
+    pub(crate) fn file_attributes(&self) -> Option<(u32, u32)> {
+        let mut flags = 0;
+        let mut project = 0;
+        // SAFETY: The dentry is positive.
+        let ret = unsafe {
+            bindings::rvfs_fileattr_get(self.as_ptr(), &mut flags, &mut project)
+        };
+        (ret == 0).then_some((flags, project))
     }
 }
 
@@ -211,6 +236,15 @@ pub(crate) trait InodeOperations {
     /// Lists the names of extended attributes into `out`, each ended by a zero byte, or, if it
     /// is empty, returns how much room that may take.
     fn listxattr(_name: &Dentry<Self::Fs>, _out: &mut [u8]) -> Result<usize> {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Changes file attributes. The object is locked.
+    fn fileattr_set(
+        _name: &Dentry<Self::Fs>,
+        _inode: &Locked<'_, Self::Fs>,
+        _attr: &mut FileAttr,
+    ) -> Result {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
@@ -474,6 +508,18 @@ impl<O: InodeOperations> Vtable<O> {
         result(FileAttr(attr).read(dentry.lower()))
     }
 
+    unsafe extern "C" fn fileattr_set(
+        _idmap: *mut bindings::mnt_idmap,
+        dentry: *mut bindings::dentry,
+        attr: *mut bindings::file_kattr,
+    ) -> ffi::c_int {
+        // SAFETY: The VFS holds the object's lock; it is ours, and the request may be changed.
+        result(unsafe {
+            let inode = Inode::assume_locked(bindings::rvfs_d_inode(dentry));
+            O::fileattr_set(Dentry::from_raw(dentry), &inode, &mut FileAttr(attr))
+        })
+    }
+
     const TABLE: &'static bindings::inode_operations = &bindings::inode_operations {
         lookup: if O::HAS_LOOKUP { Some(Self::lookup) } else { None },
         create: if O::HAS_CREATE { Some(Self::create) } else { None },
@@ -493,6 +539,7 @@ impl<O: InodeOperations> Vtable<O> {
         set_acl: if O::HAS_SET_ACL { Some(Self::set_acl) } else { None },
         fiemap: if O::HAS_LOOKUP || O::HAS_GET_LINK { None } else { Some(Self::fiemap) },
         fileattr_get: if O::HAS_GET_LINK { None } else { Some(Self::fileattr_get) },
+        fileattr_set: if O::HAS_FILEATTR_SET { Some(Self::fileattr_set) } else { None },
         ..pin_init::zeroed()
     };
 }

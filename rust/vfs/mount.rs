@@ -15,7 +15,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// `ptr` is a mount to which this owns a reference.
+/// `ptr` is a mount that `clone_private_mount` made and that only this ends.
 pub(crate) struct PrivateMount {
     ptr: NonNull<bindings::vfsmount>,
 }
@@ -54,6 +54,20 @@ impl PrivateMount {
         Ok(WriteAccess(self))
     }
 
+    /// Returns whether the root has no entries. Sleeps.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        // SAFETY: The path is valid.
+        let ret = unsafe { bindings::rvfs_dir_is_empty(self.path(self.root()).as_ptr()) };
+        to_result(ret)?;
+        Ok(ret == 1)
+    }
+
+    /// Makes the root itself durable, its attributes and entries. Sleeps.
+    pub(crate) fn sync_root(&self) -> Result {
+        // SAFETY: The path is valid.
+        to_result(unsafe { bindings::rvfs_sync_path(self.path(self.root()).as_ptr()) })
+    }
+
     /// The path of `dentry` in this mount.
     pub(crate) fn path<'a>(&'a self, dentry: &'a LowerDentry) -> Path<'a> {
         Path {
@@ -68,8 +82,8 @@ impl PrivateMount {
 
 impl Drop for PrivateMount {
     fn drop(&mut self) {
-        // SAFETY: By the type's invariants.
-        unsafe { bindings::mntput(self.ptr.as_ptr()) };
+        // SAFETY: By the type's invariants; `clone_private_mount` makes what this ends.
+        unsafe { bindings::kern_unmount(self.ptr.as_ptr()) };
     }
 }
 
@@ -92,12 +106,6 @@ pub(crate) struct Path<'a> {
 impl Path<'_> {
     pub(super) fn as_ptr(&self) -> *const bindings::path {
         &self.raw
-    }
-
-    /// Lets the filesystem below note that the object was read.
-    pub(crate) fn touch_atime(&self) {
-        // SAFETY: The path is valid.
-        unsafe { bindings::rvfs_touch_atime(&self.raw) };
     }
 }
 

@@ -6,7 +6,9 @@
 
 use super::{
     eopnotsupp,
-    bindings, claim,
+    bindings,
+    chardev::SuperblockId,
+    claim,
     context::{self, MountContext},
     dentry,
     inode_ops, inode::{self, Inode, InodeSlot, LowerInode},
@@ -23,7 +25,7 @@ use kernel::{
     error::{from_err_ptr, to_result},
     prelude::*,
     seq_file::SeqFile,
-    sync::aref::ARef,
+    sync::{aref::ARef, Arc},
     types::Opaque,
 };
 
@@ -48,7 +50,7 @@ unsafe impl<T> Sync for SuperBlock<T> {}
 
 /// What is kept with one of our superblocks.
 pub(super) struct Info<T: FileSystem> {
-    lower: PrivateMount,
+    lower: Arc<PrivateMount>,
     /// Where in the errors of the filesystem below ours has read to.
     wb_err: UnsafeCell<u32>,
     data: T::SuperData,
@@ -74,11 +76,6 @@ impl<T> SuperBlock<T> {
         // SAFETY: The superblock is valid and the number constant.
         unsafe { (*self.as_ptr()).s_dev }
     }
-
-    /// Returns whether both are the same superblock.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        self.as_ptr() == other.as_ptr()
-    }
 }
 
 impl SuperBlock<Foreign> {
@@ -92,6 +89,20 @@ impl SuperBlock<Foreign> {
     pub(crate) fn stack_depth(&self) -> i32 {
         // SAFETY: The superblock is valid and the number constant.
         unsafe { (*self.as_ptr()).s_stack_depth }
+    }
+
+    /// Returns the filesystem's UUID, zero if it has none.
+    pub(crate) fn uuid(&self) -> [u8; 16] {
+        let mut uuid = [0; 16];
+        // SAFETY: Both are valid.
+        unsafe { bindings::rvfs_sb_uuid(self.as_ptr(), uuid.as_mut_ptr()) };
+        uuid
+    }
+
+    /// Returns the number of the filesystem's type, as `statfs(2)` shows it.
+    pub(crate) fn magic(&self) -> usize {
+        // SAFETY: The superblock is valid and the number constant.
+        unsafe { (*self.as_ptr()).s_magic }
     }
 
     /// Returns whether file handles name its objects, and find them again.
@@ -113,7 +124,7 @@ impl<T: FileSystem> SuperBlock<T> {
     }
 
     /// Returns our mount of the filesystem below.
-    pub(crate) fn lower(&self) -> &PrivateMount {
+    pub(crate) fn lower(&self) -> &Arc<PrivateMount> {
         &self.info().lower
     }
 
@@ -286,7 +297,7 @@ impl<T: FileSystem> Callbacks<T> {
             bindings::kill_anon_super(sb);
             if let Some(info) = NonNull::new(info) {
                 let info = KBox::from_raw(info.as_ptr());
-                T::unmounted(&info.data, &info.lower);
+                T::unmounted(&info.data);
             }
         }
     }
@@ -306,7 +317,37 @@ impl<T: FileSystem> Callbacks<T> {
     /// Makes a superblock for the mount that `ctx` describes, and its root.
     pub(super) fn get_tree(ctx: &mut MountContext<'_, T>) -> Result {
         let path = OwnedPath::lookup_directory(ctx.source()?)?;
-        let (lower, data) = T::mount(ctx, &path)?;
+        let fc = ctx.as_ptr();
+        // SAFETY: The context is valid, and `set_anon_super_fc` right for a filesystem without
+        // a device.
+        let sb = from_err_ptr(unsafe {
+            bindings::sget_fc(fc.cast(), None, Some(bindings::set_anon_super_fc))
+        })?;
+        match Self::fill(ctx, &path, sb) {
+            Ok(root) => {
+                // SAFETY: The superblock is complete; the context takes a reference to its root.
+                unsafe {
+                    (*sb).s_root = root;
+                    (*sb).s_flags |= bindings::SB_ACTIVE as usize;
+                    (*fc).root = bindings::rvfs_dget(root);
+                }
+                Ok(())
+            }
+            Err(e) => {
+                // SAFETY: The superblock is ours, its `s_umount` held; `kill_sb` cleans up.
+                unsafe { bindings::deactivate_locked_super(sb) };
+                Err(e)
+            }
+        }
+    }
+
+    /// Fills a new superblock; returns its root.
+    fn fill(
+        ctx: &MountContext<'_, T>,
+        path: &OwnedPath,
+        sb: *mut bindings::super_block,
+    ) -> Result<*mut bindings::dentry> {
+        let (lower, data) = T::mount(ctx, path, SuperblockId::new(sb))?;
         let info = KBox::new(
             Info::<T> {
                 // SAFETY: The superblock below is valid.
@@ -317,55 +358,26 @@ impl<T: FileSystem> Callbacks<T> {
                 data,
             },
             GFP_KERNEL,
-        )?;
-        let fc = ctx.as_ptr();
-        let info = KBox::into_raw(info);
-        // SAFETY: `sget_fc` moves `s_fs_info` to the superblock if it succeeds.
-        let sb = unsafe {
-            (*fc).s_fs_info = info.cast();
-            from_err_ptr(bindings::sget_fc(
-                fc.cast(),
-                None,
-                Some(bindings::set_anon_super_fc),
-            ))
-        };
-        let sb = match sb {
-            Ok(sb) => sb,
-            Err(e) => {
-                // SAFETY: No superblock took the information over, so it still is ours.
-                unsafe {
-                    (*fc).s_fs_info = ptr::null_mut();
-                    let info = KBox::from_raw(info);
-                    T::unmounted(&info.data, &info.lower);
-                }
-                return Err(e);
-            }
+        );
+        let info = match info {
+            Ok(info) => KBox::into_raw(info),
+            Err(e) => return Err(e.into()),
         };
         // SAFETY: The superblock is new, its `s_umount` held; nobody else uses it yet. From here
-        // on `kill_sb` cleans up.
-        unsafe {
+        // on `kill_sb` frees the information.
+        let sb = unsafe {
+            (*sb).s_fs_info = info.cast();
             (*sb).s_op = Self::SUPER;
             (*sb).s_magic = T::MAGIC as usize;
             (*sb).s_xattr = xattr::Vtable::<T>::HANDLERS.0.as_ptr();
             bindings::set_default_d_op(sb, dentry::Vtable::<T>::TABLE);
-            let sb_ref = SuperBlock::<T>::from_raw(sb);
-            bindings::rvfs_sb_copy_limits(sb, sb_ref.lower().superblock().as_ptr());
-            if sb_ref.lower().is_readonly() {
+            bindings::rvfs_sb_copy_limits(sb, (*info).lower.superblock().as_ptr());
+            if (*info).lower.is_readonly() {
                 (*sb).s_flags |= bindings::SB_RDONLY as usize;
             }
-            match Self::make_root(sb_ref) {
-                Ok(root) => {
-                    (*sb).s_root = root;
-                    (*sb).s_flags |= bindings::SB_ACTIVE as usize;
-                    (*fc).root = bindings::rvfs_dget(root);
-                    Ok(())
-                }
-                Err(e) => {
-                    bindings::deactivate_locked_super(sb);
-                    Err(e)
-                }
-            }
-        }
+            SuperBlock::<T>::from_raw(sb)
+        };
+        Self::make_root(sb)
     }
 
     fn make_root(sb: &SuperBlock<T>) -> Result<*mut bindings::dentry> {

@@ -23,6 +23,11 @@ use kernel::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SetMode(i32);
 
+impl SetMode {
+    /// It may exist, or not.
+    pub(crate) const ANY: Self = Self(0);
+}
+
 impl Dentry {
     /// Reads an attribute into `out`, or, if that is empty, returns the value's length.
     ///
@@ -118,6 +123,13 @@ impl AclKind {
         }
     }
 
+    /// Returns which list an extended attribute shows, if it is one.
+    pub(crate) fn from_xattr_name(name: &CStr) -> Option<Self> {
+        [Self::Access, Self::Default]
+            .into_iter()
+            .find(|kind| kind.xattr_name().to_bytes() == name.to_bytes())
+    }
+
     /// Returns the name of the extended attribute that shows the list.
     pub(crate) fn xattr_name(self) -> &'static CStr {
         match self {
@@ -140,9 +152,16 @@ impl Acl {
         Self { ptr }
     }
 
-    /// Returns whether the list is to be removed.
-    pub(crate) fn is_none(&self) -> bool {
-        self.ptr.is_null()
+    /// Returns the list in the form of an extended attribute. [`None`] if it is to be removed.
+    pub(crate) fn to_xattr(&self) -> Result<Option<AclXattr>> {
+        if self.ptr.is_null() {
+            return Ok(None);
+        }
+        let mut len = 0;
+        // SAFETY: The list is valid, and so is the place for the length.
+        let ptr = from_err_ptr(unsafe { bindings::rvfs_acl_to_xattr(self.ptr, &mut len) })?;
+        // INVARIANT: The function allocated that much.
+        Ok(NonNull::new(ptr.cast()).map(|ptr| AclXattr { ptr, len }))
     }
 }
 
