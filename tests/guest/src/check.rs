@@ -16,6 +16,17 @@ impl Failure {
     pub fn new(text: impl Into<String>) -> Self {
         Failure(text.into())
     }
+
+    /// The same failure as a boxed error.
+    pub fn of(error: Box<dyn std::error::Error>) -> Self {
+        Failure(error.to_string())
+    }
+}
+
+impl From<Failure> for Box<dyn std::error::Error> {
+    fn from(failure: Failure) -> Self {
+        failure.0.into()
+    }
 }
 
 impl fmt::Display for Failure {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 pub type TestResult = Result<(), Box<dyn Error>>;
 
 /// One test.
+#[derive(Clone, Copy)]
 pub struct Test {
     /// Its name, unique in the suite, `words-with-dashes`.
     pub name: &'static str,

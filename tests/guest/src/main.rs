@@ -8,9 +8,14 @@
 //! [`suites::ALL`]. To add a test: a function that takes a [`Context`] and returns a
 //! [`TestResult`], and its name in the suite's list.
 
+mod check;
+mod device;
 mod harness;
 mod machine;
+mod pattern;
+mod rig;
 mod suites;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -22,6 +27,15 @@ fn main() -> ExitCode {
         eprintln!("usage: reelfs-guest SUITE [FILTER...] | --list");
         return ExitCode::from(2);
     };
+    if name == "worker" {
+        return match worker::run(std::env::args_os().skip(2)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("reelfs-guest worker: {failure}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if name == "--list" {
         for suite in suites::ALL {
             println!("{}", suite.description());

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The suites, in the order in which they run by default.
 
+pub mod ops;
 mod smoke;
 
 use crate::Suite;
 
 /// All of them.
-pub const ALL: &[Suite] = &[smoke::SUITE];
+pub const ALL: &[Suite] = &[smoke::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS];

@@ -2,9 +2,10 @@
 
 //! Operations on names: what comes, goes and moves in directories.
 
-use super::place::Place;
+use super::place::{cases, Place};
 use crate::check::{ensure, same, Check};
-use crate::registry::{case, Case};
+use crate::worker;
+use crate::Test;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, CWD};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -12,37 +13,38 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{symlink, FileExt, MetadataExt, PermissionsExt};
 
-pub const CASES: &[Case<Place>] = &[
-    case("create", create),
-    case("create-exclusive", create_exclusive),
-    case("create-modes-and-umask", create_modes),
-    case("mkdir", mkdir),
-    case("mkdir-in-set-group-id-directory", mkdir_setgid),
-    case("symlink", symlinks),
-    case("mknod", mknod),
-    case("link", link),
-    case("link-to-a-symlink", link_to_symlink),
-    case("link-to-an-open-unlinked-file", link_from_descriptor),
-    case("unlink", unlink),
-    case("unlink-one-of-two-names", unlink_one),
-    case("unlinked-while-open", unlinked_while_open),
-    case("rmdir", rmdir),
-    case("rename-file", rename_file),
-    case("rename-between-directories", rename_between),
-    case("rename-directory-tree", rename_tree),
-    case("rename-onto-file", rename_onto_file),
-    case("rename-onto-open-file", rename_onto_open),
-    case("rename-onto-empty-directory", rename_onto_directory),
-    case("rename-onto-another-name-of-itself", rename_same_object),
-    case("rename-noreplace", rename_noreplace),
-    case("rename-exchange", rename_exchange),
-    case("rename-exchange-file-and-directory", rename_exchange_mixed),
-    case("names-of-any-bytes", names_of_any_bytes),
-    case("longest-name", longest_name),
-    case("name-used-again", name_used_again),
-    case("deep-tree", deep_tree),
-    case("many-names", many_names),
-    case("refused-name-operations", refused),
+pub const CASES: &[Test] = cases![names:
+    "create" create,
+    "create-exclusive" create_exclusive,
+    "create-modes-and-umask" create_modes,
+    "mkdir" mkdir,
+    "mkdir-in-set-group-id-directory" mkdir_setgid,
+    "symlink" symlinks,
+    "mknod" mknod,
+    "link" link,
+    "link-to-a-symlink" link_to_symlink,
+    "link-to-an-open-unlinked-file" link_from_descriptor,
+    "unlink" unlink,
+    "unlink-one-of-two-names" unlink_one,
+    "unlinked-while-open" unlinked_while_open,
+    "rmdir" rmdir,
+    "rename-file" rename_file,
+    "rename-between-directories" rename_between,
+    "rename-directory-tree" rename_tree,
+    "rename-onto-file" rename_onto_file,
+    "rename-onto-open-file" rename_onto_open,
+    "rename-onto-empty-directory" rename_onto_directory,
+    "rename-onto-another-name-of-itself" rename_same_object,
+    "rename-noreplace" rename_noreplace,
+    "rename-exchange" rename_exchange,
+    "rename-exchange-file-and-directory" rename_exchange_mixed,
+    "names-of-any-bytes" names_of_any_bytes,
+    "longest-name" longest_name,
+    "name-used-again" name_used_again,
+    "deep-tree" deep_tree,
+    "many-names" many_names,
+    "race-of-names" race,
+    "refused-name-operations" refused,
 ];
 
 fn create(p: &Place) -> Check {
@@ -372,6 +374,13 @@ fn many_names(p: &Place) -> Check {
     }
     same!(fs::read_dir(&p.dir)?.count(), 1000);
     Ok(())
+}
+
+fn race(p: &Place) -> Check {
+    for name in ["d1", "d2", "d3"] {
+        fs::create_dir(p.at(name))?;
+    }
+    worker::together(4, |number| worker::shuffle(&p.dir, number, 600))
 }
 
 /// Refused by the VFS or by the lower: none leaves a record.

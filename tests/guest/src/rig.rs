@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! One reelfs mount with everything around it: lower, spool, medium, daemon, and a place to restore to.
+
+use crate::check::{ensure, Check, Failure};
+use crate::device::{ring_of, Ring};
+use crate::machine::{insmod, is_loaded, rmmod, run, wait_until, Mounted};
+use crate::Context;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// Where the stage's filesystems are mounted.
+const STAGE: &str = "/run/stage";
+/// How long a daemon may take for what it has to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The module loaded, and the suite's disks `lower`, `spool` and `media` mounted with new filesystems.
+pub struct Stage {
+    mounts: Vec<Mounted>,
+    plain: bool,
+}
+
+impl Stage {
+    /// Makes the lower one of this kind; spool and media are ext4.
+    pub fn new(context: &Context, lower: &str) -> Check<Self> {
+        let plain = std::env::var_os("REELFS_TEST_PLAIN").is_some();
+        if !plain && !is_loaded("reelfs") {
+            insmod().map_err(Failure::of)?;
+            // mount(8) looks for helpers here and nowhere else.
+            let _ = std::os::unix::fs::symlink("/payload/bin/mount.reelfs", "/usr/sbin/mount.reelfs");
+        }
+        let at = |name: &str| Path::new(STAGE).join(name);
+        let mut mounts = Vec::new();
+        if lower == "ext4" {
+            // With project ids, which the comparer looks at.
+            let device = context.disk("lower");
+            let features = ["-q", "-F", "-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"];
+            run("mkfs.ext4", &[&features.map(AsRef::as_ref)[..], &[device.as_os_str()]].concat()).map_err(Failure::of)?;
+            mounts.push(Mounted::new(lower, &device, &at("lower"), "").map_err(Failure::of)?);
+        } else {
+            mounts.push(Mounted::fresh(lower, &context.disk("lower"), &at("lower")).map_err(Failure::of)?);
+        }
+        for name in ["spool", "media"] {
+            mounts.push(Mounted::fresh("ext4", &context.disk(name), &at(name)).map_err(Failure::of)?);
+        }
+        Ok(Stage { mounts, plain })
+    }
+
+    /// Unmounts everything and unloads the module, which fails if anything is still in use.
+    pub fn close(self) -> Check {
+        for mount in self.mounts.into_iter().rev() {
+            mount.unmount().map_err(Failure::of)?;
+        }
+        if !self.plain {
+            rmmod().map_err(Failure::of)?;
+        }
+        Ok(())
+    }
+}
+
+/// A mount and what belongs to it.
+pub struct Rig {
+    stage: Option<Stage>,
+    /// Name of the daemon's configuration.
+    pub name: String,
+    /// The lower directory.
+    pub lower: PathBuf,
+    /// Where it is mounted.
+    pub mnt: PathBuf,
+    /// The daemon's spool.
+    pub spool: PathBuf,
+    /// The directory with the volume files.
+    pub media: PathBuf,
+    /// Where [`Rig::restore`] puts the tree: on the lower filesystem, so that it can hold all that the lower can.
+    pub restored: PathBuf,
+    /// There is no reelfs in between.
+    pub plain: bool,
+    /// Variables for the daemon.
+    pub environment: Vec<(String, String)>,
+    config: PathBuf,
+    daemon: Option<Child>,
+    mounted: bool,
+}
+
+/// What a daemon's configuration says, where it differs from the default.
+pub struct Config {
+    /// Bytes that the spool may take.
+    pub spool_limit: &'static str,
+    /// Bytes that a volume holds; the next one follows.
+    pub capacity: &'static str,
+    /// Further lines, each in a section of its own.
+    pub more: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { spool_limit: "512M", capacity: "1G", more: String::new() }
+    }
+}
+
+impl Rig {
+    /// Directories on the stage for a mount of this name; nothing is mounted or started.
+    pub fn new(stage: Stage, name: &str) -> Check<Self> {
+        let plain = stage.plain;
+        let mut rig = Self::on_stage(name, plain)?;
+        rig.stage = Some(stage);
+        Ok(rig)
+    }
+
+    /// The same on a stage that somebody else keeps.
+    pub fn on_stage(name: &str, plain: bool) -> Check<Self> {
+        let at = |disk: &str, name: &str| Path::new(STAGE).join(disk).join(name);
+        let lower = at("lower", &format!("{name}.lower"));
+        let mut rig = Rig {
+            stage: None,
+            name: name.to_owned(),
+            mnt: if plain { lower.clone() } else { Path::new(STAGE).join(format!("{name}.mnt")) },
+            lower,
+            spool: at("spool", name),
+            media: at("media", name),
+            restored: at("lower", &format!("{name}.restored")),
+            plain,
+            environment: Vec::new(),
+            config: Path::new(STAGE).join(format!("{name}.toml")),
+            daemon: None,
+            mounted: false,
+        };
+        for directory in [&rig.lower, &rig.mnt, &rig.spool, &rig.media] {
+            fs::create_dir_all(directory)?;
+        }
+        rig.configure(&Config::default())?;
+        Ok(rig)
+    }
+
+    /// Writes the daemon's configuration.
+    pub fn configure(&mut self, config: &Config) -> Check {
+        let text = format!(
+            "mount = \"{}\"\n\n[spool]\ndirectory = \"{}\"\nsegment = \"4M\"\nlimit = \"{}\"\n\n\
+             [media]\nkind = \"directory\"\npath = \"{}\"\ncapacity = \"{}\"\npool = \"tests\"\n\n\
+             [stream]\nhigh = \"8M\"\nage = \"1s\"\n\n{}",
+            self.mnt.display(),
+            self.spool.display(),
+            config.spool_limit,
+            self.media.display(),
+            config.capacity,
+            config.more
+        );
+        Ok(fs::write(&self.config, text)?)
+    }
+
+    /// Mounts, with these options.
+    pub fn mount(&mut self, options: &str) -> Check {
+        if self.plain {
+            return Ok(());
+        }
+        let mut command = Command::new("mount");
+        command.args(["-t", "reelfs"]);
+        if !options.is_empty() {
+            command.args(["-o", options]);
+        }
+        let done = command.arg(&self.lower).arg(&self.mnt).output()?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "mount: {}: {}", done.status, said.trim());
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Unmounts.
+    pub fn unmount(&mut self) -> Check {
+        if std::mem::take(&mut self.mounted) {
+            run("umount", &[&self.mnt]).map_err(Failure::of)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the daemon and waits until it is attached.
+    pub fn start_daemon(&mut self) -> Check {
+        if self.plain {
+            return Ok(());
+        }
+        let log = fs::File::options().create(true).append(true).open(self.daemon_log())?;
+        let mut command = Command::new("reeld");
+        command.arg(&self.config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.daemon = Some(command.spawn()?);
+        let attached = wait_until("the daemon attaches", PATIENCE, || {
+            self.ring().is_ok_and(|ring| ring.attached()) || !self.daemon_lives()
+        });
+        attached.map_err(Failure::of)?;
+        ensure!(self.daemon_lives(), "the daemon ended:\n{}", self.daemon_said());
+        Ok(())
+    }
+
+    /// Whether the daemon was started and has not ended.
+    pub fn daemon_lives(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// The daemon's process id.
+    pub fn daemon_id(&self) -> Check<u32> {
+        self.daemon.as_ref().map(Child::id).ok_or_else(|| Failure::new("no daemon was started"))
+    }
+
+    /// Where the daemon's messages go; the file is brought to the host.
+    fn daemon_log(&self) -> PathBuf {
+        Path::new("/results").join(format!("{}.reeld.log", self.name))
+    }
+
+    /// The end of what the daemon has said.
+    pub fn daemon_said(&self) -> String {
+        let text = fs::read_to_string(self.daemon_log()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+
+    /// Sends a signal to the daemon.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Check {
+        let id = i32::try_from(self.daemon_id()?)?;
+        let pid = rustix::process::Pid::from_raw(id).ok_or_else(|| Failure::new("no process id"))?;
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// Waits for the daemon to end.
+    pub fn wait_for_daemon(&mut self) -> Check<ExitStatus> {
+        let Some(mut child) = self.daemon.take() else { return Err(Failure::new("no daemon was started")) };
+        let ended = wait_until("the daemon ends", PATIENCE, || !matches!(child.try_wait(), Ok(None)));
+        if let Err(late) = ended {
+            let text = self.daemon_said();
+            self.daemon = Some(child);
+            return Err(Failure::new(format!("{late}; it said:\n{text}")));
+        }
+        Ok(child.wait()?)
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill_daemon(&mut self) -> Check {
+        self.signal(rustix::process::Signal::KILL)?;
+        let status = self.wait_for_daemon()?;
+        ensure!(status.signal() == Some(9), "the daemon had ended by itself: {status}:\n{}", self.daemon_said());
+        Ok(())
+    }
+
+    /// Lets the daemon write everything to the medium and end.
+    pub fn drain(&mut self) -> Check {
+        if self.plain {
+            return Ok(());
+        }
+        self.signal(rustix::process::Signal::TERM)?;
+        let status = self.wait_for_daemon()?;
+        ensure!(status.success(), "the daemon ended with {status}:\n{}", self.daemon_said());
+        Ok(())
+    }
+
+    /// Restores from the media to [`Rig::restored`], which must not be there.
+    pub fn restore(&self) -> Check {
+        if self.plain {
+            return Ok(());
+        }
+        let done = self.restore_output(&[])?;
+        ensure!(done.0 == Some(0), "reel restore: exit {:?}:\n{}", done.0, done.1);
+        Ok(())
+    }
+
+    /// Restores with more arguments; gives exit status and what was said.
+    pub fn restore_output(&self, more: &[&str]) -> Check<(Option<i32>, String)> {
+        let mut command = Command::new("reel");
+        command.arg("restore").arg("--to").arg(&self.restored).args(more).arg(&self.media);
+        let done = command.stdin(Stdio::null()).output()?;
+        let said = [done.stdout, done.stderr].concat();
+        Ok((done.status.code(), String::from_utf8_lossy(&said).trim().to_owned()))
+    }
+
+    /// Restores and compares with the lower.
+    pub fn restored_equals_lower(&self) -> Check {
+        self.restore()?;
+        none("restored tree and lower differ", &self.differences(&self.lower, &self.restored)?)
+    }
+
+    /// What the comparer says about two trees; the mark on the lower root is not theirs.
+    pub fn differences(&self, first: &Path, second: &Path) -> Check<Vec<String>> {
+        if self.plain {
+            return Ok(Vec::new());
+        }
+        let mut command = Command::new("treecmp");
+        command.args(["diff", "--limit", "100000", "--ignore", "xattr:trusted.reelfs"]).arg(first).arg(second);
+        let done = command.output()?;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        match done.status.code() {
+            Some(0) => Ok(Vec::new()),
+            Some(1) => Ok(said.lines().map(str::to_owned).collect()),
+            _ => Err(Failure::new(format!("treecmp: {}", String::from_utf8_lossy(&done.stderr).trim()))),
+        }
+    }
+
+    /// Number of records that the mount has committed.
+    pub fn records(&self) -> Check<u64> {
+        if self.plain { Ok(0) } else { Ok(self.ring()?.entry().records) }
+    }
+
+    /// The mount's ring, as the device has it; it may outlive the mount.
+    pub fn ring(&self) -> Check<Ring> {
+        ring_of(&self.lower)
+    }
+
+    /// Ends everything that is still there, as it should be ended.
+    pub fn close(mut self) -> Check {
+        self.unmount()?;
+        if self.daemon.is_some() {
+            self.drain()?;
+        }
+        match self.stage.take() {
+            Some(stage) => stage.close(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Rig {
+    /// After a failure: nothing may be left that would fail the tests after this one.
+    fn drop(&mut self) {
+        if let Some(mut child) = self.daemon.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if self.mounted {
+            let _ = run("umount", &["-l".as_ref(), self.mnt.as_os_str()]);
+        }
+    }
+}
+
+/// Fails with the lines, if there are any.
+pub fn none(what: &str, lines: &[String]) -> Check {
+    let shown: Vec<_> = lines.iter().take(40).map(String::as_str).collect();
+    ensure!(lines.is_empty(), "{what} ({}):\n  {}", lines.len(), shown.join("\n  "));
+    Ok(())
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! `ops-*`: each operation through the mount, then restore from the media alone, then comparison with the lower.
+//!
+//! All cases share one mount and one daemon, each in a directory of its own that bears its name. After each, what the
+//! mount shows is compared with the lower. When all are done the mount goes, the daemon drains, the tree is restored
+//! and compared with the lower: the tear-down's failure names the directories, and so the cases.
+//!
+//! With `REELFS_TEST_PLAIN` set there is no reelfs: the cases run on the lower itself, which shows whether they ask for
+//! what Linux gives.
+
+mod attributes;
+mod data;
+mod names;
+pub mod place;
+mod refusals;
+
+use crate::rig::{none, Rig, Stage};
+use crate::{Context, Suite, Test, TestResult};
+
+const COUNT: usize = names::CASES.len() + data::CASES.len() + attributes::CASES.len() + refusals::CASES.len();
+
+const TESTS: [Test; COUNT] = {
+    let groups = [names::CASES, data::CASES, attributes::CASES, refusals::CASES];
+    let mut all = [names::CASES[0]; COUNT];
+    let (mut group, mut at) = (0, 0);
+    while group < groups.len() {
+        let mut index = 0;
+        while index < groups[group].len() {
+            all[at] = groups[group][index];
+            (index, at) = (index + 1, at + 1);
+        }
+        group += 1;
+    }
+    all
+};
+
+const SUITE: Suite = Suite {
+    timeout: 900,
+    disks: &[("lower", 3072), ("spool", 1024), ("media", 2048)],
+    tear_down: restored_equals_lower,
+    tests: &TESTS,
+    ..Suite::DEFAULT
+};
+
+pub const EXT4: Suite = Suite { name: "ops-ext4", set_up: |c| set_up(c, "ext4"), ..SUITE };
+pub const XFS: Suite = Suite { name: "ops-xfs", set_up: |c| set_up(c, "xfs"), ..SUITE };
+pub const BTRFS: Suite = Suite { name: "ops-btrfs", set_up: |c| set_up(c, "btrfs"), ..SUITE };
+pub const TMPFS: Suite = Suite { name: "ops-tmpfs", set_up: |c| set_up(c, "tmpfs"), memory: 2048, ..SUITE };
+
+fn set_up(context: &Context, kind: &str) -> TestResult {
+    let stage = Stage::new(context, kind)?;
+    let mut rig = Rig::new(stage, "ops")?;
+    rig.mount("")?;
+    rig.start_daemon()?;
+    place::exchange(Some(rig));
+    Ok(())
+}
+
+fn restored_equals_lower(_: &Context) -> TestResult {
+    let mut rig = place::exchange(None).ok_or("the mount is not there")?;
+    rig.unmount()?;
+    rig.drain()?;
+    rig.restore()?;
+    let differences = rig.differences(&rig.lower, &rig.restored)?;
+    none("restored tree and lower differ", &differences)?;
+    rig.close()?;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Where one case of `ops` works: a directory of its own in the common mount, and what can be asked about it.
+
+use crate::check::{ensure, Check, Failure};
+use crate::rig::{none, Rig};
+use crate::{Context, TestResult};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+/// The mount that all cases share, from set-up to tear-down.
+static RIG: Mutex<Option<Rig>> = Mutex::new(None);
+
+/// A list of tests, each a function that takes a [`Place`]; the directory is named after group and test.
+macro_rules! cases {
+    [$group:ident: $($name:literal $run:ident,)*] => {
+        &[$($crate::Test::new($name, |context| {
+            $crate::suites::ops::place::on(context, concat!(stringify!($group), "-", $name), $run)
+        })),*]
+    };
+}
+pub(super) use cases;
+
+/// Hands the mount to the cases, or takes it back.
+pub fn exchange(rig: Option<Rig>) -> Option<Rig> {
+    let mut held = RIG.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    std::mem::replace(&mut *held, rig)
+}
+
+/// Runs a case in a directory called `name`, then compares what the mount and the lower show.
+pub fn on(_: &Context, name: &str, run: fn(&Place) -> Check) -> TestResult {
+    let held = RIG.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let rig = held.as_ref().ok_or("the mount is not there")?;
+    let place = Place { dir: rig.mnt.join(name), lower: rig.lower.join(name), rig };
+    std::fs::create_dir(&place.dir)?;
+    run(&place)?;
+    let differences = rig.differences(&place.dir, &place.lower)?;
+    none("mount and lower differ", &differences)?;
+    Ok(())
+}
+
+/// The directory of one case.
+pub struct Place<'rig> {
+    /// The directory, through the mount.
+    pub dir: PathBuf,
+    lower: PathBuf,
+    rig: &'rig Rig,
+}
+
+impl Place<'_> {
+    /// A name in the directory, through the mount.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The same name in the lower.
+    pub fn below(&self, name: &str) -> PathBuf {
+        self.lower.join(name)
+    }
+
+    /// Where the mount is.
+    pub fn root(&self) -> &Path {
+        &self.rig.mnt
+    }
+
+    /// Whether there is no reelfs in between.
+    pub fn plain(&self) -> bool {
+        self.rig.plain
+    }
+
+    /// What `run` gives, and how many records it left.
+    pub fn counted<T>(&self, run: impl FnOnce() -> T) -> Check<(T, u64)> {
+        let before = self.rig.records()?;
+        let result = run();
+        Ok((result, self.rig.records()?.saturating_sub(before)))
+    }
+
+    /// Does something that has to leave a record.
+    pub fn recorded<T>(&self, run: impl FnOnce() -> Check<T>) -> Check<T> {
+        let (result, records) = self.counted(run)?;
+        let result = result?;
+        ensure!(self.plain() || records > 0, "a change left no record");
+        Ok(result)
+    }
+
+    /// Does something that must leave no record.
+    pub fn unrecorded<T>(&self, run: impl FnOnce() -> Check<T>) -> Check<T> {
+        let (result, records) = self.counted(run)?;
+        let result = result?;
+        ensure!(records == 0, "{records} records of what changes nothing");
+        Ok(result)
+    }
+
+    /// Does something that has to fail in one of these ways, and must leave no record.
+    pub fn refused<T>(&self, how: &[Errno], run: impl FnOnce() -> Result<T, Errno>) -> Check {
+        let (result, records) = self.counted(run)?;
+        match result {
+            Ok(_) => return Err(Failure::new(format!("succeeded, should have failed with {how:?}"))),
+            Err(error) => ensure!(how.contains(&error), "failed with {error:?} ({error}), should have been {how:?}"),
+        }
+        ensure!(records == 0, "{records} records of an operation that was refused");
+        Ok(())
+    }
+
+    /// Does something that either works, and then is restored like all else, or is refused in one of these ways and
+    /// leaves no record.
+    pub fn either<T>(&self, how: &[Errno], run: impl FnOnce() -> Result<T, Errno>) -> Check {
+        match self.counted(run)? {
+            (Ok(_), _) => Ok(()),
+            (Err(error), records) => {
+                ensure!(how.contains(&error), "failed with {error:?} ({error}), may only with {how:?}");
+                ensure!(records == 0, "{records} records of an operation that was refused");
+                Ok(())
+            }
+        }
+    }
+
+    /// The same for a program; says whether it worked.
+    pub fn either_program(&self, program: &str, arguments: &[&str], path: &Path) -> Check<bool> {
+        let (done, records) = self.counted(|| Command::new(program).args(arguments).arg(path).output())?;
+        let works = done?.status.success();
+        ensure!(works || records == 0, "{records} records although {program} {arguments:?} was refused");
+        Ok(works)
+    }
+
+    /// Runs a Perl script, for system calls with arguments that no safe Rust can make; it prints a number, by
+    /// convention the negated errno where the call failed.
+    pub fn perl(&self, script: &str, arguments: &[&OsStr]) -> Check<i64> {
+        let done = Command::new("perl").arg("-e").arg(script).args(arguments).output()?;
+        let said = String::from_utf8_lossy(&done.stdout).trim().parse();
+        said.map_err(|_| {
+            Failure::new(format!("perl: {}: {}", done.status, String::from_utf8_lossy(&done.stderr).trim()))
+        })
+    }
+}
