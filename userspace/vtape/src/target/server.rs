@@ -40,6 +40,11 @@ impl Server {
                 let run = || run(&name, ring, &drive, &stopped);
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run))
                     .unwrap_or_else(|_| Err(anyhow!("the drive panicked; the message is above")));
+                if let Err(error) = &result {
+                    // Said here as well: who listens may be waiting for the kernel, and the
+                    // kernel for us.
+                    eprintln!("vtape: drive {name}: {error:#}");
+                }
                 // Nobody listens any more when the whole process ends.
                 let _ = events.send(Event::ServerEnded(name, result));
             })
