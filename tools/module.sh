@@ -26,6 +26,12 @@ else
 	name=$(basename "$(readlink -f "$kernel")")
 	tree=$kernel/build
 fi
+# Warnings are errors with REELFS_STRICT=1, in a copy of its own: other flags, other objects.
+strict=
+if [ -n "${REELFS_STRICT:-}" ]; then
+	strict=W=e
+	name=$name-strict
+fi
 out=$REELFS_CACHE/module/$(printf %s "$REELFS_TOP" | sha256sum | cut -c1-12)/$name
 mkdir -p "$out"
 
@@ -37,8 +43,11 @@ build() {
 		--exclude='*_generated.rs' --exclude='*.rmeta' --exclude='*.so' --exclude='*.a' \
 		--include='/Kbuild' --include='/rust/***' --exclude='/*' \
 		"$REELFS_TOP/" "$out/"
-	"$REELFS_TOP/tools/in-root" make -C "$tree" M="$out" ${REELFS_MODULE_WERROR:+KRUSTFLAGS="-D warnings" W=e} \
-		-j"$(nproc)" modules
+	# A kernel that clang built takes modules that clang built.
+	llvm=
+	! grep -q '^CONFIG_CC_IS_CLANG=y' "$tree/.config" || llvm=LLVM=1
+	# shellcheck disable=SC2086 # each of the two is one word or none
+	"$REELFS_TOP/tools/in-root" make -C "$tree" M="$out" $llvm $strict -j"$(nproc)" modules
 }
 
 heartbeat "module for $name" build

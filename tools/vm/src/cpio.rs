@@ -85,9 +85,7 @@ mod tests {
         archive.file("init", b"12345").unwrap();
         let bytes = archive.finish().unwrap();
         assert_eq!(bytes.len() % 4, 0);
-        let starts: Vec<usize> = (0..bytes.len() - 5)
-            .filter(|&i| &bytes[i..i + 6] == b"070701")
-            .collect();
+        let starts: Vec<usize> = (0..bytes.len() - 5).filter(|&i| &bytes[i..i + 6] == b"070701").collect();
         assert_eq!(starts.len(), 3);
         assert!(starts.iter().all(|start| start % 4 == 0));
         assert_eq!(&bytes[starts[1] + 110..starts[1] + 115], b"init\0");

@@ -9,14 +9,7 @@ use crate::protocol::MODULE_LIST;
 use crate::{Context, Error, Kernel};
 
 /// What has to be there before the root image can be mounted and the report be sent.
-const NEEDED: &[&str] = &[
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_console",
-    "virtio_rng",
-    "erofs",
-    "overlay",
-];
+const NEEDED: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "virtio_rng", "erofs", "overlay"];
 
 /// Makes the initramfs for a kernel.
 pub fn build(kernel: &Kernel, init: &Path) -> Result<Vec<u8>, Error> {
@@ -31,14 +24,8 @@ pub fn build(kernel: &Kernel, init: &Path) -> Result<Vec<u8>, Error> {
     };
     fill().context(|| "initramfs".to_owned())?;
     for module in load_order(kernel)? {
-        let name = module
-            .file_name()
-            .and_then(|n| n.to_str())
-            .unwrap_or_default()
-            .to_owned();
-        archive
-            .file(&format!("modules/{name}"), &read(&module)?)
-            .context(|| "initramfs".to_owned())?;
+        let name = module.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+        archive.file(&format!("modules/{name}"), &read(&module)?).context(|| "initramfs".to_owned())?;
         list.push_str(&name);
         list.push('\n');
     }
@@ -67,9 +54,7 @@ fn load_order(kernel: &Kernel) -> Result<Vec<PathBuf>, Error> {
     let mut order = Vec::new();
     let mut seen = HashSet::new();
     for needed in NEEDED {
-        let line = text
-            .lines()
-            .find(|line| line.split(':').next().is_some_and(|p| stem(p) == *needed));
+        let line = text.lines().find(|line| line.split(':').next().is_some_and(|p| stem(p) == *needed));
         let Some((file, depends)) = line.and_then(|line| line.split_once(':')) else {
             continue;
         };

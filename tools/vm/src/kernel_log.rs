@@ -61,11 +61,7 @@ pub fn parse(log: &str) -> Vec<Message> {
             let _sequence = fields.next()?;
             let time = fields.next()?.parse().ok()?;
             // The facility is in the bits above the level; the kernel's own is 0.
-            (priority >> 3 == 0).then(|| Message {
-                level: priority & 7,
-                time,
-                text: text.to_owned(),
-            })
+            (priority >> 3 == 0).then(|| Message { level: priority & 7, time, text: text.to_owned() })
         })
         .collect()
 }
@@ -99,9 +95,7 @@ impl AllowList {
             } else if !reason {
                 return Err(at("a pattern without a reason above it"));
             } else {
-                let tag = tag
-                    .clone()
-                    .ok_or_else(|| at("a pattern before the first section"))?;
+                let tag = tag.clone().ok_or_else(|| at("a pattern before the first section"))?;
                 list.patterns.push((tag, line.to_owned()));
             }
         }
@@ -114,9 +108,9 @@ impl AllowList {
         for message in messages {
             let suspect = message.level < NOTICE || FAULTS.iter().any(|f| message.text.contains(f));
             let allowed = || {
-                self.patterns.iter().any(|(tag, pattern)| {
-                    (tag == "always" || tags.contains(tag)) && matches(pattern, &message.text)
-                })
+                self.patterns
+                    .iter()
+                    .any(|(tag, pattern)| (tag == "always" || tags.contains(tag)) && matches(pattern, &message.text))
             };
             if suspect && !allowed() {
                 found.push(message);
@@ -148,11 +142,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 /// Fault reports on the serial console of a machine that did not live to send its log.
 pub fn serial_faults(console: &str) -> Vec<String> {
-    console
-        .lines()
-        .filter(|line| FAULTS.iter().any(|fault| line.contains(fault)))
-        .map(str::to_owned)
-        .collect()
+    console.lines().filter(|line| FAULTS.iter().any(|fault| line.contains(fault))).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -182,15 +172,9 @@ Buffer I/O error on dev dm-*, logical block *
 ";
         let messages = parse(log);
         let texts = |tags: &[String]| -> Vec<String> {
-            list.findings(&messages, tags)
-                .iter()
-                .map(|m| m.text.clone())
-                .collect()
+            list.findings(&messages, tags).iter().map(|m| m.text.clone()).collect()
         };
-        assert_eq!(
-            texts(&["stall".to_owned()]),
-            ["BUG: something at info level"]
-        );
+        assert_eq!(texts(&["stall".to_owned()]), ["BUG: something at info level"]);
         assert_eq!(texts(&[]).len(), 2);
     }
 

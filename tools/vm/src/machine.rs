@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::kernel_log::AllowList;
@@ -47,10 +46,7 @@ impl Machine {
     /// A machine with two processors, 2 GiB of memory, no data disks and ten minutes to
     /// live that runs `argv`; `name` is for people.
     pub fn new(setup: &Setup, name: &str, argv: &[&str]) -> Self {
-        let payload = Payload {
-            argv: argv.iter().map(|&arg| arg.to_owned()).collect(),
-            ..Payload::default()
-        };
+        let payload = Payload { argv: argv.iter().map(|&arg| arg.to_owned()).collect(), ..Payload::default() };
         Self {
             setup: setup.clone(),
             name: name.to_owned(),
@@ -102,23 +98,15 @@ impl Machine {
     /// machines. `name` is its serial number (20 bytes at most).
     pub fn disk(mut self, name: &str, path: &Path, size: u64) -> Result<Self, Error> {
         if !path.exists() {
-            File::create(path)
-                .and_then(|file| file.set_len(size))
-                .context(|| path.display().to_string())?;
+            File::create(path).and_then(|file| file.set_len(size)).context(|| path.display().to_string())?;
         }
-        self.disks.push(Disk {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            read_only: false,
-        });
+        self.disks.push(Disk { name: name.to_owned(), path: path.to_owned(), read_only: false });
         Ok(self)
     }
 
     /// Shows a directory of the host, read-only, at `/mnt/TAG` of the machine.
     pub fn share(mut self, tag: &str, dir: &Path) -> Self {
-        self.payload
-            .shares
-            .push((tag.to_owned(), format!("/mnt/{tag}")));
+        self.payload.shares.push((tag.to_owned(), format!("/mnt/{tag}")));
         self.shares.push((tag.to_owned(), dir.to_owned()));
         self
     }
@@ -139,11 +127,7 @@ impl Machine {
 
     /// Brings a program along; the machine finds it by name.
     pub fn program(self, path: &Path) -> Self {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.file(&format!("bin/{name}"), path)
     }
 
@@ -185,15 +169,7 @@ impl Machine {
 
     /// Boots the machine.
     pub fn start(self) -> Result<Running, Error> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let work = self.setup.work().join(format!(
-            "{}-{}-{}",
-            self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"),
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        ));
-        let _ = std::fs::remove_dir_all(&work);
-        std::fs::create_dir_all(&work).context(|| work.display().to_string())?;
+        let work = self.setup.directory(&self.name)?;
 
         let initramfs = work.join("initramfs");
         let init = self.setup.programs.join("reelvm-init");
@@ -215,9 +191,7 @@ impl Machine {
         for name in ["output", "kmsg", "report", "serial"] {
             File::create(work.join(name)).context(|| name.to_owned())?;
         }
-        let child = command
-            .spawn()
-            .context(|| "qemu-system-x86_64".to_owned())?;
+        let child = command.spawn().context(|| "qemu-system-x86_64".to_owned())?;
         let output = work.join("output");
         Ok(Running {
             output: File::open(&output).context(|| output.display().to_string())?,
@@ -237,13 +211,7 @@ impl Machine {
 
     fn command(&self, work: &Path, initramfs: &Path, modules: &Path, payload: &Path) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
-        command.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         command.args(["-name", &self.name, "-m", &self.memory_mib.to_string()]);
         command.args(["-smp", &self.cpus.to_string()]);
         match self.icount {
@@ -262,27 +230,13 @@ impl Machine {
             "-append",
             "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic log_buf_len=8M printk.devkmsg=on rdinit=/init",
         ]);
-        command
-            .arg("-kernel")
-            .arg(self.kernel.image())
-            .arg("-initrd")
-            .arg(initramfs);
-        command
-            .arg("-serial")
-            .arg(format!("file:{}", work.join("serial").display()));
+        command.arg("-kernel").arg(self.kernel.image()).arg("-initrd").arg(initramfs);
+        command.arg("-serial").arg(format!("file:{}", work.join("serial").display()));
         command.args(["-object", "rng-random,id=rng,filename=/dev/urandom"]);
         command.args(["-device", "virtio-rng-pci,rng=rng"]);
 
-        let own = [
-            (ROOT_DISK, self.setup.root_image.as_path()),
-            (MODULES_DISK, modules),
-            (PAYLOAD_DISK, payload),
-        ];
-        let own = own.map(|(name, path)| Disk {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            read_only: true,
-        });
+        let own = [(ROOT_DISK, self.setup.root_image.as_path()), (MODULES_DISK, modules), (PAYLOAD_DISK, payload)];
+        let own = own.map(|(name, path)| Disk { name: name.to_owned(), path: path.to_owned(), read_only: true });
         for (number, disk) in own.iter().chain(&self.disks).enumerate() {
             // Flushes need not reach the host's disk: what a killed machine has written
             // is in the host's page cache.
@@ -300,11 +254,7 @@ impl Machine {
 
         command.args(["-device", "virtio-serial-pci,max_ports=31"]);
         let file = |name: &str| work.join(name);
-        let own = [
-            (OUTPUT_PORT, file("output")),
-            (KMSG_PORT, file("kmsg")),
-            (REPORT_PORT, file("report")),
-        ];
+        let own = [(OUTPUT_PORT, file("output")), (KMSG_PORT, file("kmsg")), (REPORT_PORT, file("report"))];
         let own = own.map(|(name, path)| (name.to_owned(), path));
         for (number, (name, path)) in own.iter().chain(&self.ports).enumerate() {
             let path = path.display().to_string().replace(',', ",,");
@@ -345,11 +295,7 @@ impl Running {
             let ended = self.ended()?;
             self.follow()?;
             let text = text.as_bytes();
-            if self
-                .seen
-                .windows(text.len().max(1))
-                .any(|window| window == text)
-            {
+            if self.seen.windows(text.len().max(1)).any(|window| window == text) {
                 return Ok(true);
             }
             if ended || self.started.elapsed() > self.machine.timeout {
@@ -393,26 +339,18 @@ impl Running {
     }
 
     fn ended(&mut self) -> Result<bool, Error> {
-        Ok(self
-            .child
-            .try_wait()
-            .context(|| "qemu".to_owned())?
-            .is_some())
+        Ok(self.child.try_wait().context(|| "qemu".to_owned())?.is_some())
     }
 
     /// Takes over what the command has printed since the last look.
     fn follow(&mut self) -> Result<(), Error> {
         let mut new = Vec::new();
-        self.output
-            .read_to_end(&mut new)
-            .context(|| "output".to_owned())?;
+        self.output.read_to_end(&mut new).context(|| "output".to_owned())?;
         if !new.is_empty() {
             self.heard = Instant::now();
             if self.machine.echo {
                 let mut out = std::io::stdout().lock();
-                out.write_all(&new)
-                    .and_then(|()| out.flush())
-                    .context(|| "output".to_owned())?;
+                out.write_all(&new).and_then(|()| out.flush()).context(|| "output".to_owned())?;
             }
             self.seen.extend_from_slice(&new);
         } else if self.heard.elapsed() > SILENCE {
@@ -435,8 +373,7 @@ impl Running {
             None => self.work.join("results"),
         };
         let allow = AllowList::open(&self.machine.setup.allow)?;
-        let mut outcome =
-            Outcome::collect(ending, &self.work, &results, &allow, &self.machine.tags)?;
+        let mut outcome = Outcome::collect(ending, &self.work, &results, &allow, &self.machine.tags)?;
         if outcome.status.is_none() && ending == Ending::Off && !qemu.trim().is_empty() {
             outcome.trouble.push(format!("qemu: {}", qemu.trim()));
         }

@@ -96,9 +96,7 @@ impl Outcome {
         let messages = kernel_log::parse(&log);
         for message in allow.findings(&messages, tags) {
             let seconds = message.time as f64 / 1e6;
-            outcome
-                .kernel
-                .push(format!("[{seconds:12.6}] {}", message.text));
+            outcome.kernel.push(format!("[{seconds:12.6}] {}", message.text));
         }
         if !complete || !log.contains(END_OF_LOG) {
             // The last words of a dying kernel reach only the serial console.
@@ -130,12 +128,8 @@ impl Outcome {
     fn save(&mut self, name: &str, contents: &[u8]) -> Result<(), Error> {
         // The name was chosen in the machine: it must stay below the directory.
         let relative = Path::new(name);
-        if !relative
-            .components()
-            .all(|c| matches!(c, std::path::Component::Normal(_)))
-        {
-            self.trouble
-                .push(format!("unusable name of a result: {name}"));
+        if !relative.components().all(|c| matches!(c, std::path::Component::Normal(_))) {
+            self.trouble.push(format!("unusable name of a result: {name}"));
             return Ok(());
         }
         let path = self.results.join(relative);

@@ -22,8 +22,7 @@ pub struct Payload {
 impl Payload {
     /// Writes the image to `image`, with `staging` as a scratch directory.
     pub fn build(&self, staging: &Path, image: &Path) -> Result<(), Error> {
-        let create =
-            |dir: &Path| std::fs::create_dir_all(dir).context(|| dir.display().to_string());
+        let create = |dir: &Path| std::fs::create_dir_all(dir).context(|| dir.display().to_string());
         create(&staging.join("bin"))?;
         for (inside, outside) in &self.files {
             let to = staging.join(inside);
@@ -39,9 +38,8 @@ impl Payload {
                     .context(|| outside.display().to_string())?;
             }
         }
-        let write = |name: &str, contents: String| {
-            std::fs::write(staging.join(name), contents).context(|| name.to_owned())
-        };
+        let write =
+            |name: &str, contents: String| std::fs::write(staging.join(name), contents).context(|| name.to_owned());
         let mut text = String::new();
         for arg in &self.argv {
             text.extend([arg, "\0"]);
@@ -69,18 +67,13 @@ pub fn modules_image(kernel: &Kernel) -> Result<PathBuf, Error> {
     if image.exists() {
         return Ok(image);
     }
-    let new = kernel
-        .dir
-        .join(format!("modules.erofs.{}", std::process::id()));
+    let new = kernel.dir.join(format!("modules.erofs.{}", std::process::id()));
     let modules = kernel.dir.join("modules/lib/modules");
     if !kernel.modules().is_dir() {
         std::fs::create_dir_all(kernel.modules()).context(|| modules.display().to_string())?;
     }
     let exclude = ABSENT.replace('^', &format!("^{}/", kernel.release.replace('+', "[+]")));
-    run(mkfs()
-        .arg(format!("--exclude-regex={exclude}"))
-        .arg(&new)
-        .arg(&modules))?;
+    run(mkfs().arg(format!("--exclude-regex={exclude}")).arg(&new).arg(&modules))?;
     std::fs::rename(&new, &image).context(|| image.display().to_string())?;
     Ok(image)
 }
@@ -103,9 +96,5 @@ fn run(command: &mut Command) -> Result<(), Error> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(Error::new(format!(
-        "{name} failed ({}): {}",
-        output.status,
-        text.trim()
-    )))
+    Err(Error::new(format!("{name} failed ({}): {}", output.status, text.trim())))
 }

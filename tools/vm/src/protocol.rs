@@ -118,10 +118,7 @@ mod tests {
         assert_eq!(Item::read_from(&mut input).unwrap(), Some(Item::Status(3)));
         let left = Item::Left("process 7 (reeld) with a line break".to_owned());
         assert_eq!(Item::read_from(&mut input).unwrap(), Some(left));
-        assert_eq!(
-            Item::read_from(&mut input).unwrap().as_ref(),
-            Some(&items[2])
-        );
+        assert_eq!(Item::read_from(&mut input).unwrap().as_ref(), Some(&items[2]));
         assert_eq!(Item::read_from(&mut input).unwrap(), Some(Item::End));
         assert_eq!(Item::read_from(&mut input).unwrap(), None);
         // Cut off in the middle of a file.

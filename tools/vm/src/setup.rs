@@ -24,10 +24,7 @@ impl Kernel {
         let dir = dir.canonicalize().context(|| dir.display().to_string())?;
         let file = dir.join("release");
         let release = std::fs::read_to_string(&file).context(|| file.display().to_string())?;
-        Ok(Self {
-            dir,
-            release: release.trim().to_owned(),
-        })
+        Ok(Self { dir, release: release.trim().to_owned() })
     }
 
     /// The bootable image.
@@ -62,14 +59,9 @@ impl Setup {
     /// running program), `REELVM_KERNEL` (default: the cache's current kernel) and
     /// `REELFS_TOP` for the allow-list.
     pub fn from_env() -> Result<Self, Error> {
-        let var = |name: &str| {
-            std::env::var_os(name)
-                .filter(|v| !v.is_empty())
-                .map(PathBuf::from)
-        };
-        let need = |name: &str| {
-            var(name).ok_or_else(|| Error::new(format!("{name} is not set; run this through make")))
-        };
+        let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let need =
+            |name: &str| var(name).ok_or_else(|| Error::new(format!("{name} is not set; run this through make")));
         let cache = need("REELFS_CACHE")?;
         let programs = match var("REELVM_PROGRAMS") {
             Some(dir) => dir,
@@ -91,6 +83,28 @@ impl Setup {
     /// Where machines keep their files while they run.
     pub fn work(&self) -> PathBuf {
         self.cache.join("vm")
+    }
+
+    /// Makes a new, empty directory for a machine or a suite of this name.
+    ///
+    /// Process numbers do not tell two runs apart: each may be in a namespace of its own.
+    pub fn directory(&self, name: &str) -> Result<PathBuf, Error> {
+        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let work = self.work();
+        std::fs::create_dir_all(&work).context(|| work.display().to_string())?;
+        loop {
+            let mut random = [0; 4];
+            let source = Path::new("/dev/urandom");
+            std::fs::File::open(source)
+                .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random))
+                .context(|| source.display().to_string())?;
+            let dir = work.join(format!("{name}-{:08x}", u32::from_le_bytes(random)));
+            match std::fs::create_dir(&dir) {
+                Ok(()) => return Ok(dir),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::new(format!("{}: {e}", dir.display()))),
+            }
+        }
     }
 
     /// How to run guest code here: KVM if it really runs a kernel, emulation otherwise.
@@ -122,16 +136,7 @@ impl Setup {
         let serial = self.work().join(format!("probe-{}", std::process::id()));
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args([
-                "-accel",
-                "kvm",
-                "-cpu",
-                "max",
-                "-m",
-                "256",
-                "-nodefaults",
-                "-no-reboot",
-            ])
+            .args(["-accel", "kvm", "-cpu", "max", "-m", "256", "-nodefaults", "-no-reboot"])
             .args(["-display", "none", "-append", "console=ttyS0 panic=-1"])
             .arg("-kernel")
             .arg(self.kernel.image())
@@ -144,8 +149,7 @@ impl Setup {
         if let Ok(mut child) = command.spawn() {
             for _ in 0..50 {
                 std::thread::sleep(Duration::from_millis(100));
-                seen = std::fs::read(&serial)
-                    .is_ok_and(|log| log.windows(13).any(|w| w == b"Linux version"));
+                seen = std::fs::read(&serial).is_ok_and(|log| log.windows(13).any(|w| w == b"Linux version"));
                 if seen || !matches!(child.try_wait(), Ok(None)) {
                     break;
                 }

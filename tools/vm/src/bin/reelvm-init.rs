@@ -22,8 +22,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use reelvm::protocol::{
-    Item, ARGV_FILE, END_OF_LOG, ENV_FILE, KMSG_PORT, OUTPUT_PORT, PAYLOAD, PORTS, REPORT_PORT,
-    RESULTS,
+    Item, ARGV_FILE, END_OF_LOG, ENV_FILE, KMSG_PORT, OUTPUT_PORT, PAYLOAD, PORTS, REPORT_PORT, RESULTS,
 };
 use rustix::process::WaitOptions;
 
@@ -33,10 +32,7 @@ const GRACE: Duration = Duration::from_secs(3);
 fn main() {
     let mut report = Report::default();
     let booted = boot::boot();
-    match OpenOptions::new()
-        .write(true)
-        .open(Path::new(PORTS).join(REPORT_PORT))
-    {
+    match OpenOptions::new().write(true).open(Path::new(PORTS).join(REPORT_PORT)) {
         Ok(port) => report.port = Some(port),
         Err(e) => report.trouble(format!("no port for the report: {e}")),
     }
@@ -109,9 +105,7 @@ impl Report {
 /// Copies `/dev/kmsg` to its port, from the first message on, until [`END_OF_LOG`].
 fn follow_kernel_log() -> std::io::Result<JoinHandle<()>> {
     let mut log = File::open("/dev/kmsg")?;
-    let mut port = OpenOptions::new()
-        .write(true)
-        .open(Path::new(PORTS).join(KMSG_PORT))?;
+    let mut port = OpenOptions::new().write(true).open(Path::new(PORTS).join(KMSG_PORT))?;
     Ok(std::thread::spawn(move || {
         // Each read gives one whole record (Documentation/ABI/testing/dev-kmsg).
         let mut record = vec![0; 16 * 1024];
@@ -120,14 +114,10 @@ fn follow_kernel_log() -> std::io::Result<JoinHandle<()>> {
                 Ok(length) => &record[..length],
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 // Records were overwritten before they were read; say so as a warning.
-                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
-                    &b"4,0,0,-;reelvm: messages were lost\n"[..]
-                }
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => &b"4,0,0,-;reelvm: messages were lost\n"[..],
                 Err(_) => return,
             };
-            let end = bytes
-                .windows(END_OF_LOG.len())
-                .any(|w| w == END_OF_LOG.as_bytes());
+            let end = bytes.windows(END_OF_LOG.len()).any(|w| w == END_OF_LOG.as_bytes());
             if port.write_all(bytes).is_err() || end {
                 return;
             }
@@ -138,30 +128,20 @@ fn follow_kernel_log() -> std::io::Result<JoinHandle<()>> {
 /// The strings of a payload file in which each is followed by a NUL.
 fn strings(name: &str) -> std::io::Result<Vec<Vec<u8>>> {
     let bytes = std::fs::read(Path::new(PAYLOAD).join(name))?;
-    Ok(bytes
-        .split_inclusive(|&b| b == 0)
-        .map(|s| s[..s.len() - 1].to_vec())
-        .collect())
+    Ok(bytes.split_inclusive(|&b| b == 0).map(|s| s[..s.len() - 1].to_vec()).collect())
 }
 
 /// Runs the payload's command to its end while reaping every orphan, and returns its
 /// exit status as a shell would give it.
 fn run_command() -> std::io::Result<i32> {
     let argv = strings(ARGV_FILE)?;
-    let (program, arguments) = argv
-        .split_first()
-        .ok_or_else(|| std::io::Error::other("no command"))?;
-    let output = OpenOptions::new()
-        .write(true)
-        .open(Path::new(PORTS).join(OUTPUT_PORT))?;
+    let (program, arguments) = argv.split_first().ok_or_else(|| std::io::Error::other("no command"))?;
+    let output = OpenOptions::new().write(true).open(Path::new(PORTS).join(OUTPUT_PORT))?;
     let mut command = Command::new(OsStr::from_bytes(program));
     command
         .args(arguments.iter().map(|arg| OsStr::from_bytes(arg)))
         .env_clear()
-        .env(
-            "PATH",
-            "/payload/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", "/payload/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")
         .env("LANG", "C.UTF-8")
         .env("TERM", "dumb")
@@ -172,10 +152,7 @@ fn run_command() -> std::io::Result<i32> {
         .process_group(0);
     for pair in strings(ENV_FILE)? {
         if let Some(at) = pair.iter().position(|&b| b == b'=') {
-            command.env(
-                OsStr::from_bytes(&pair[..at]),
-                OsStr::from_bytes(&pair[at + 1..]),
-            );
+            command.env(OsStr::from_bytes(&pair[..at]), OsStr::from_bytes(&pair[at + 1..]));
         }
     }
     let child = command.spawn()?.id();

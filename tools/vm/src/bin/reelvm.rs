@@ -64,8 +64,7 @@ fn main() -> ExitCode {
 
 /// Splits `NAME=VALUE`.
 fn pair(text: &str) -> Result<(&str, &str), Error> {
-    text.split_once('=')
-        .ok_or_else(|| Error::new(format!("{text:?} is not NAME=VALUE")))
+    text.split_once('=').ok_or_else(|| Error::new(format!("{text:?} is not NAME=VALUE")))
 }
 
 /// Programs that are for the host or for the initramfs only.
@@ -75,8 +74,7 @@ const NOT_BROUGHT: &[&str] = &["reelvm", "reelvm-init"];
 fn programs(setup: &Setup) -> Result<Vec<PathBuf>, Error> {
     use std::os::unix::fs::PermissionsExt;
     let dir = &setup.programs;
-    let entries =
-        std::fs::read_dir(dir).map_err(|e| Error::new(format!("{}: {e}", dir.display())))?;
+    let entries = std::fs::read_dir(dir).map_err(|e| Error::new(format!("{}: {e}", dir.display())))?;
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .filter(|entry| {

@@ -42,15 +42,8 @@ pub fn run(mut arguments: Parser) -> Result<ExitCode, Error> {
             bare = true;
             continue;
         }
-        let value = arguments
-            .value()
-            .and_then(ValueExt::string)
-            .map_err(usage)?;
-        let number = |value: &str| {
-            value
-                .parse::<u32>()
-                .map_err(|e| Error::new(format!("--{option} {value}: {e}")))
-        };
+        let value = arguments.value().and_then(ValueExt::string).map_err(usage)?;
+        let number = |value: &str| value.parse::<u32>().map_err(|e| Error::new(format!("--{option} {value}: {e}")));
         match option.as_str() {
             "name" => name = value,
             "memory" => {

@@ -51,12 +51,7 @@ pub fn suites(mut arguments: Parser) -> Result<ExitCode, Error> {
             Arg::Long("keep") => keep = true,
             Arg::Long("list") => list = true,
             Arg::Long("env") => {
-                env.push(
-                    arguments
-                        .value()
-                        .and_then(ValueExt::string)
-                        .map_err(usage)?,
-                );
+                env.push(arguments.value().and_then(ValueExt::string).map_err(usage)?);
             }
             Arg::Value(name) => wanted.push(name.string().map_err(usage)?),
             other => return Err(usage(other.unexpected())),
@@ -97,24 +92,16 @@ pub fn suites(mut arguments: Parser) -> Result<ExitCode, Error> {
         n => format!(", {n} skipped"),
     };
     println!("{} passed, {} failed{skipped}", total.passed, total.failed);
-    Ok(if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn describe(setup: &Setup) -> Result<Vec<Suite>, Error> {
     let program = setup.programs.join(PROGRAM);
-    let output = Command::new(&program)
-        .arg("--list")
-        .output()
-        .map_err(|e| Error::new(format!("{}: {e}", program.display())))?;
+    let output =
+        Command::new(&program).arg("--list").output().map_err(|e| Error::new(format!("{}: {e}", program.display())))?;
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .map(|line| {
-            parse_suite(line).ok_or_else(|| Error::new(format!("{PROGRAM} --list: {line:?}")))
-        })
+        .map(|line| parse_suite(line).ok_or_else(|| Error::new(format!("{PROGRAM} --list: {line:?}"))))
         .collect()
 }
 
@@ -139,13 +126,7 @@ fn parse_suite(line: &str) -> Option<Suite> {
             }
         });
     }
-    Some(Suite {
-        name,
-        timeout,
-        memory,
-        disks,
-        boots,
-    })
+    Some(Suite { name, timeout, memory, disks, boots })
 }
 
 /// Runs all boots of a suite; whether every one was a success.
@@ -157,10 +138,7 @@ fn run_suite(
     keep: bool,
     total: &mut Counts,
 ) -> Result<bool, Error> {
-    let dir = setup
-        .work()
-        .join(format!("suite-{}-{}", suite.name, std::process::id()));
-    std::fs::create_dir_all(&dir).map_err(|e| Error::new(format!("{}: {e}", dir.display())))?;
+    let dir = setup.directory(&format!("disks-{}", suite.name))?;
     let mut good = true;
     for (number, boot) in suite.boots.iter().enumerate() {
         let mut argv = vec![PROGRAM, &suite.name];
@@ -195,11 +173,7 @@ fn run_suite(
                 let time = from + (to.saturating_sub(from)).mul_f64(random());
                 let mut running = machine.start()?;
                 running.run_for(time)?;
-                println!(
-                    "[{}: power cut after {:.1} s]",
-                    suite.name,
-                    time.as_secs_f64()
-                );
+                println!("[{}: power cut after {:.1} s]", suite.name, time.as_secs_f64());
                 running.cut_power()?
             }
         };
@@ -221,12 +195,7 @@ fn run_suite(
 
 /// Adds the counts of the suite's closing line.
 fn count(outcome: &Outcome, total: &mut Counts) {
-    let closing = outcome
-        .output
-        .lines()
-        .rev()
-        .find_map(parse_counts)
-        .unwrap_or_default();
+    let closing = outcome.output.lines().rev().find_map(parse_counts).unwrap_or_default();
     total.passed += closing.passed;
     total.failed += closing.failed;
     total.skipped += closing.skipped;
@@ -271,10 +240,7 @@ mod tests {
     #[test]
     fn descriptions_are_parsed() {
         let suite = parse_suite("crash\t300\t1024\ta:64,b:8\tcut:3-9,end").unwrap();
-        assert_eq!(
-            suite.disks,
-            [("a".to_owned(), 64 << 20), ("b".to_owned(), 8 << 20)]
-        );
+        assert_eq!(suite.disks, [("a".to_owned(), 64 << 20), ("b".to_owned(), 8 << 20)]);
         assert_eq!(suite.boots.len(), 2);
         assert!(parse_suite("crash\t300").is_none());
     }

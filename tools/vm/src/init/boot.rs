@@ -6,9 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use reelvm::protocol::{
-    DISKS, MODULES_DISK, MODULE_LIST, PAYLOAD, PAYLOAD_DISK, PORTS, ROOT_DISK, SHARES_FILE,
-};
+use reelvm::protocol::{DISKS, MODULES_DISK, MODULE_LIST, PAYLOAD, PAYLOAD_DISK, PORTS, ROOT_DISK, SHARES_FILE};
 use rustix::mount::{mount, mount_move, MountFlags};
 
 /// `MODULE_INIT_COMPRESSED_FILE` (include/uapi/linux/module.h): the kernel decompresses.
@@ -25,13 +23,7 @@ pub fn boot() -> Result<(), String> {
 
     let root = wait_for_disk(ROOT_DISK)?;
     attach(&root, "/image", "erofs", MountFlags::RDONLY, "")?;
-    attach(
-        Path::new("tmpfs"),
-        "/changes",
-        "tmpfs",
-        MountFlags::empty(),
-        "mode=0755",
-    )?;
+    attach(Path::new("tmpfs"), "/changes", "tmpfs", MountFlags::empty(), "mode=0755")?;
     for directory in ["/changes/upper", "/changes/work"] {
         std::fs::create_dir(directory).map_err(|e| format!("{directory}: {e}"))?;
     }
@@ -42,21 +34,9 @@ pub fn boot() -> Result<(), String> {
         MountFlags::empty(),
         "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work",
     )?;
-    attach(
-        &wait_for_disk(MODULES_DISK)?,
-        "/new/usr/lib/modules",
-        "erofs",
-        MountFlags::RDONLY,
-        "",
-    )?;
+    attach(&wait_for_disk(MODULES_DISK)?, "/new/usr/lib/modules", "erofs", MountFlags::RDONLY, "")?;
     let payload = format!("/new{PAYLOAD}");
-    attach(
-        &wait_for_disk(PAYLOAD_DISK)?,
-        &payload,
-        "erofs",
-        MountFlags::RDONLY,
-        "",
-    )?;
+    attach(&wait_for_disk(PAYLOAD_DISK)?, &payload, "erofs", MountFlags::RDONLY, "")?;
     for name in ["/dev", "/proc", "/sys"] {
         let to = format!("/new{name}");
         mount_move(name, to.as_str()).map_err(|e| format!("{to}: {e}"))?;
@@ -76,11 +56,9 @@ pub fn boot() -> Result<(), String> {
         let _ = std::fs::create_dir(at);
         special(kind, at, options)?;
     }
-    for (kind, at) in [
-        ("debugfs", "/sys/kernel/debug"),
-        ("tracefs", "/sys/kernel/tracing"),
-        ("configfs", "/sys/kernel/config"),
-    ] {
+    for (kind, at) in
+        [("debugfs", "/sys/kernel/debug"), ("tracefs", "/sys/kernel/tracing"), ("configfs", "/sys/kernel/config")]
+    {
         // Not every kernel has them, and configfs may come as a module later.
         let _ = special(kind, at, "");
     }
@@ -99,8 +77,7 @@ pub fn boot() -> Result<(), String> {
 }
 
 fn load_modules() -> Result<(), String> {
-    let list = std::fs::read_to_string(Path::new("/").join(MODULE_LIST))
-        .map_err(|e| format!("{MODULE_LIST}: {e}"))?;
+    let list = std::fs::read_to_string(Path::new("/").join(MODULE_LIST)).map_err(|e| format!("{MODULE_LIST}: {e}"))?;
     for name in list.lines() {
         let path = Path::new("/modules").join(name);
         let flags = if name.ends_with(".ko") { 0 } else { COMPRESSED };
@@ -135,13 +112,7 @@ fn wait_for_disk(serial: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn attach(
-    source: &Path,
-    at: &str,
-    kind: &str,
-    flags: MountFlags,
-    options: &str,
-) -> Result<(), String> {
+fn attach(source: &Path, at: &str, kind: &str, flags: MountFlags, options: &str) -> Result<(), String> {
     let options = CString::new(options).map_err(|e| format!("{at}: {e}"))?;
     mount(source, at, kind, flags, options.as_c_str()).map_err(|e| format!("{at} ({kind}): {e}"))
 }
@@ -173,21 +144,11 @@ fn mount_shares() -> Result<(), String> {
     let file = Path::new(PAYLOAD).join(SHARES_FILE);
     let list = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     for line in list.lines() {
-        let (tag, at) = line
-            .split_once(' ')
-            .ok_or_else(|| format!("share {line:?}"))?;
+        let (tag, at) = line.split_once(' ').ok_or_else(|| format!("share {line:?}"))?;
         std::fs::create_dir_all(at).map_err(|e| format!("{at}: {e}"))?;
         // Where they are built in there is nothing to load, and the mount tells.
-        let _ = std::process::Command::new("/usr/sbin/modprobe")
-            .args(["-a", "9p", "9pnet_virtio"])
-            .status();
-        attach(
-            Path::new(tag),
-            at,
-            "9p",
-            MountFlags::RDONLY,
-            "trans=virtio,version=9p2000.L,msize=524288,cache=loose",
-        )?;
+        let _ = std::process::Command::new("/usr/sbin/modprobe").args(["-a", "9p", "9pnet_virtio"]).status();
+        attach(Path::new(tag), at, "9p", MountFlags::RDONLY, "trans=virtio,version=9p2000.L,msize=524288,cache=loose")?;
     }
     Ok(())
 }

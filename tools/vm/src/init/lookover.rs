@@ -38,23 +38,16 @@ impl State {
     fn processes(&mut self) {
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some(pid) = name
-                .to_str()
-                .filter(|n| n.bytes().all(|b| b.is_ascii_digit()))
-            else {
+            let Some(pid) = name.to_str().filter(|n| n.bytes().all(|b| b.is_ascii_digit())) else {
                 continue;
             };
             // Kernel threads have an empty command line; so has a zombie, which is only
             // not collected yet.
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if pid != "1" && !command.is_empty() {
-                let command: Vec<u8> = command
-                    .iter()
-                    .map(|&b| if b == 0 { b' ' } else { b })
-                    .collect();
+                let command: Vec<u8> = command.iter().map(|&b| if b == 0 { b' ' } else { b }).collect();
                 let command = String::from_utf8_lossy(&command);
-                self.things
-                    .insert(format!("process {pid}: {}", command.trim()));
+                self.things.insert(format!("process {pid}: {}", command.trim()));
             }
         }
     }
@@ -67,8 +60,7 @@ impl State {
             if let (Some(source), Some(at), Some(kind)) = (source, at, kind) {
                 // Loading the target core mounts it, and it stays.
                 if kind != "configfs" {
-                    self.things
-                        .insert(format!("mount of {source} ({kind}) at {at}"));
+                    self.things.insert(format!("mount of {source} ({kind}) at {at}"));
                 }
             }
         }
@@ -80,8 +72,7 @@ impl State {
             let mut fields = line.split(' ');
             let (name, users) = (fields.next().unwrap_or(""), fields.nth(1).unwrap_or(""));
             if OURS.contains(&name) {
-                self.things
-                    .insert(format!("module {name}, in use by {users}"));
+                self.things.insert(format!("module {name}, in use by {users}"));
             }
         }
     }
@@ -97,14 +88,9 @@ impl State {
     }
 
     fn device_mapper(&mut self) {
-        for entry in std::fs::read_dir("/sys/block")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in std::fs::read_dir("/sys/block").into_iter().flatten().flatten() {
             if let Ok(name) = std::fs::read_to_string(entry.path().join("dm/name")) {
-                self.things
-                    .insert(format!("device-mapper device {}", name.trim()));
+                self.things.insert(format!("device-mapper device {}", name.trim()));
             }
         }
     }
