@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use reelfs_format::build::{LogBuilder, Payload};
-use reelfs_format::record::{EmptyBody, Identity, RecordType, WriteBody};
-use reelfs_format::volume::{BlockKind, BlockView, LABEL_LEN, TRAILER_CLOSED};
+use reelfs_format::crc32c_append;
+use reelfs_format::record::{EmptyBody, Identity, RecordHeader, RecordType, WriteBody, HEADER_LEN};
+use reelfs_format::volume::{
+    seal_block, BlockKind, BlockView, SegmentEnd, BLOCK_HEADER_LEN, LABEL_LEN, TRAILER_CLOSED,
+};
 use reelfs_media::directory::VolumeFile;
 use reelfs_media::label::{self, NewLabel};
 use reelfs_media::library::{volume_files, DirectoryLibrary, Library, Supply};
@@ -20,7 +23,7 @@ use reelfs_media::reader::{
 };
 use reelfs_media::writer::{inspect, Predecessor, Progress, Stream, VolumeWriter, WriteError};
 use reelfs_media::{LogState, Medium};
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const SEGMENT: u64 = 4 << 20;
 const BLOCK: usize = 64 << 10;
@@ -233,6 +236,63 @@ fn every_damaged_block_is_named() {
         file.write_all_at(&byte, at).unwrap();
     }
     assert!(read_all(directory.path()).unwrap() == log.bytes);
+}
+
+/// The first block of this kind on the only volume there is, its bytes changed by `alter` and sealed again.
+fn forge(path: &Path, kind: BlockKind, alter: impl Fn(&mut [u8])) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let blocks = (file.metadata().unwrap().len() - LABEL_LEN as u64) / BLOCK as u64;
+    for block in 0..blocks {
+        let start = LABEL_LEN as u64 + block * BLOCK as u64;
+        let mut bytes = vec![0; BLOCK];
+        file.read_exact_at(&mut bytes, start).unwrap();
+        let view = BlockView::parse(&bytes).unwrap();
+        if view.kind == Some(kind) {
+            let header = *view.header;
+            alter(&mut bytes[BLOCK_HEADER_LEN..]);
+            seal_block(&mut bytes, header).unwrap();
+            file.write_all_at(&bytes, start).unwrap();
+            return;
+        }
+    }
+    panic!("no block of kind {kind:?}");
+}
+
+/// Another time in the first record, with the checksum that belongs to it.
+fn alter_first_record(log: &mut [u8]) {
+    let (mut header, _) = RecordHeader::read_from_prefix(log).unwrap();
+    header.time = (header.time.get() + 1).into();
+    header.head_crc = 0.into();
+    let crc = crc32c_append(crc32c_append(0, header.as_bytes()), &log[HEADER_LEN..header.head_length.get() as usize]);
+    header.head_crc = crc.into();
+    log[..HEADER_LEN].copy_from_slice(header.as_bytes());
+}
+
+/// Checksums tell accidents; that the log is the one that was written, only the hashes do.
+#[test]
+fn an_altered_log_does_not_match_its_hashes() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = make_log(6 << 20);
+    drop(write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20));
+    let path = volume_files(directory.path()).unwrap().remove(0);
+    forge(&path, BlockKind::Data, alter_first_record);
+    match read_all(directory.path()) {
+        Err(ReadError::Hash { segment: 0, what: "segment", .. }) => {}
+        other => panic!("{:?}", other.map(|bytes| bytes.len())),
+    }
+}
+
+#[test]
+fn an_altered_chain_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = make_log(6 << 20);
+    drop(write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20));
+    let path = volume_files(directory.path()).unwrap().remove(0);
+    forge(&path, BlockKind::SegmentEnd, |end| end[size_of::<SegmentEnd>() - 1] ^= 1);
+    match read_all(directory.path()) {
+        Err(ReadError::Hash { segment: 0, what: "chain", .. }) => {}
+        other => panic!("{:?}", other.map(|bytes| bytes.len())),
+    }
 }
 
 #[test]
