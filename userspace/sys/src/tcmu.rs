@@ -37,14 +37,15 @@ mod mailbox {
     pub const SIZE: usize = 128;
 }
 
-/// Offsets in `struct tcmu_cmd_entry` and `struct tcmu_tmr_entry`, which are packed.
+/// Offsets in `struct tcmu_cmd_entry` and `struct tcmu_tmr_entry`. These are packed, the
+/// structures inside them are not.
 mod entry {
     pub const LEN_OP: usize = 0;
     pub const UFLAGS: usize = 7;
     pub const HEADER_SIZE: usize = 8;
     pub const IOV_COUNT: usize = 8;
-    pub const CDB_OFF: usize = 20;
-    pub const IOV: usize = 44;
+    pub const CDB_OFF: usize = 24;
+    pub const IOV: usize = 48;
     pub const IOV_SIZE: usize = 16;
     pub const STATUS: usize = 8;
     pub const READ_LEN: usize = 12;

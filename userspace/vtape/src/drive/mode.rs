@@ -7,7 +7,7 @@ use crate::scsi::{opcode, Asc, Cdb, Sense};
 use super::{Drive, MAX_BLOCK};
 
 /// The density code of an image, from the range left to vendors.
-pub const DENSITY: u8 = 0x90;
+pub const DENSITY: u8 = 0xf0;
 /// "Leave the density as it is", in MODE SELECT.
 const NO_CHANGE: u8 = 0x7f;
 
