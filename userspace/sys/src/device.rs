@@ -20,17 +20,50 @@ use std::time::Duration;
 
 use reelfs_format::record::Lsn;
 use reelfs_format::uapi::{
-    Acknowledge, Attach, Control, Discard, ListEntry, QueueEntry, ATTACH_ADOPT, ATTACH_BY_FD,
-    ATTACH_BY_RING, DEVICE_NAME, IOC_ACKNOWLEDGE, IOC_ATTACH, IOC_DETACH, IOC_DISCARD, IOC_LIST,
-    RING_FIRST, RING_MOUNTED, RING_UNCLEAN, UAPI_VERSION,
+    Acknowledge, Attach, Control, Discard, ListEntry, QueueEntry, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING,
+    DEVICE_NAME, IOC_ACKNOWLEDGE, IOC_ATTACH, IOC_DETACH, IOC_DISCARD, IOC_LIST, RING_FIRST, RING_MOUNTED,
+    RING_UNCLEAN, UAPI_VERSION,
 };
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::ioctl::{ioctl, NoArg, Setter, Updater};
+use rustix::ioctl::{ioctl, Ioctl, IoctlOutput, Opcode};
 use rustix::mm::{MapFlags, ProtFlags};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// The kernel gave something that cannot be.
 fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("/dev/{DEVICE_NAME}: {what}"))
+}
+
+/// A command with the structure that belongs to it.
+struct Command<'a, T> {
+    request: Opcode,
+    argument: &'a mut T,
+}
+
+// SAFETY: The kernel reads and writes as many bytes at the argument as the request number says,
+// which `command` checks against the structure; any bytes are valid for it.
+unsafe impl<T: FromBytes + IntoBytes> Ioctl for Command<'_, T> {
+    type Output = ();
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        self.request
+    }
+
+    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
+        ptr::from_mut(self.argument).cast()
+    }
+
+    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut std::ffi::c_void) -> rustix::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn command<T: FromBytes + IntoBytes>(file: &File, request: u32, argument: &mut T) -> rustix::io::Result<()> {
+    // `_IOC_SIZE` of include/uapi/asm-generic/ioctl.h.
+    assert_eq!((request >> 16) as usize & 0x3fff, size_of::<T>(), "the structure of another command");
+    // SAFETY: The kernel writes nothing but the structure, as said at the implementation of `Ioctl`.
+    unsafe { ioctl(file, Command { request, argument }) }
 }
 
 /// The device, open and not attached.
@@ -90,9 +123,7 @@ impl Device {
         let mut from = 0;
         loop {
             let mut entry = empty_entry(from);
-            // SAFETY: The structure is the one that this command reads and writes.
-            let result = unsafe { ioctl(&self.file, Updater::<IOC_LIST, _>::new(&mut entry)) };
-            match result {
+            match command(&self.file, IOC_LIST, &mut entry) {
                 Ok(()) => {
                     let Some(next) = entry.ring.checked_add(1) else { return Err(broken("impossible id")) };
                     from = next;
@@ -112,10 +143,7 @@ impl Device {
     /// `ENOENT` no such ring; `EBUSY` it is mounted or has a consumer; `EINVAL` it has another
     /// end.
     pub fn discard(&self, ring: u64, committed: Lsn) -> io::Result<()> {
-        let request = Discard { ring, committed };
-        // SAFETY: The structure is the one that this command reads.
-        unsafe { ioctl(&self.file, Setter::<IOC_DISCARD, _>::new(request)) }?;
-        Ok(())
+        Ok(command(&self.file, IOC_DISCARD, &mut Discard { ring, committed })?)
     }
 
     /// Attaches as the one consumer of a ring and maps it.
@@ -137,8 +165,7 @@ impl Device {
             next_lsn: consumer.next_lsn,
             ..Attach::default()
         };
-        // SAFETY: The structure is the one that this command reads and writes.
-        unsafe { ioctl(&self.file, Updater::<IOC_ATTACH, _>::new(&mut attach)) }?;
+        command(&self.file, IOC_ATTACH, &mut attach)?;
         Ring::map(self, attach)
     }
 }
@@ -190,14 +217,7 @@ impl Mapping {
     fn once(device: &Device, offset: usize, length: usize) -> io::Result<Self> {
         // SAFETY: A new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                length,
-                ProtFlags::READ,
-                MapFlags::SHARED,
-                &device.file,
-                offset as u64,
-            )
+            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, &device.file, offset as u64)
         }?;
         let base = NonNull::new(base.cast()).ok_or_else(|| broken("mapped at address zero"))?;
         Ok(Self { base, length })
@@ -412,8 +432,7 @@ impl Ring {
         // they are acknowledged.
         let entry = unsafe { self.head.bytes(offset, size_of::<QueueEntry>()) };
         let entry = entry.ok_or_else(|| broken("an entry lies outside the queue"))?;
-        let entry = <QueueEntry as zerocopy::FromBytes>::read_from_bytes(entry)
-            .map_err(|_| broken("an entry is cut short"))?;
+        let entry = QueueEntry::read_from_bytes(entry).map_err(|_| broken("an entry is cut short"))?;
         if u64::from(entry.offset) >= self.attach.data_size
             || u64::from(entry.length) > self.attach.data_size
             || entry.length == 0
@@ -443,9 +462,7 @@ impl Ring {
             end = record?.end();
             sequence += 1;
         }
-        let request = Acknowledge { lsn };
-        // SAFETY: The structure is the one that this command reads.
-        unsafe { ioctl(&self.device.file, Setter::<IOC_ACKNOWLEDGE, _>::new(request)) }?;
+        command(&self.device.file, IOC_ACKNOWLEDGE, &mut Acknowledge { lsn })?;
         if end != lsn {
             return Err(broken("acknowledged what is no boundary"));
         }
@@ -490,13 +507,10 @@ impl Ring {
         timeout: Option<Duration>,
         cancel: Option<BorrowedFd<'_>>,
     ) -> io::Result<(PollFlags, bool)> {
-        let timeout = match timeout {
-            Some(timeout) => Some(Timespec {
-                tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: timeout.subsec_nanos().into(),
-            }),
-            None => None,
-        };
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
         let mut fds = vec![PollFd::new(&self.device.file, events)];
         if let Some(cancel) = &cancel {
             fds.push(PollFd::new(cancel, PollFlags::IN));
@@ -515,8 +529,7 @@ impl Ring {
     ///
     /// Those of `ioctl`.
     pub fn detach(self) -> io::Result<Device> {
-        // SAFETY: The command takes no argument.
-        unsafe { ioctl(&self.device.file, NoArg::<IOC_DETACH>::new()) }?;
+        command(&self.device.file, IOC_DETACH, &mut ())?;
         Ok(self.device)
     }
 }
