@@ -20,10 +20,7 @@ impl AlignedBuf {
         let mut memory = vec![0; len + SPOOL_BLOCK];
         let start = memory.as_ptr().align_offset(SPOOL_BLOCK);
         // `vec![0; n]` maps zero pages that are not there yet; writing makes them so before the buffer is needed.
-        memory
-            .iter_mut()
-            .step_by(SPOOL_BLOCK)
-            .for_each(|byte| *byte = std::hint::black_box(0));
+        memory.iter_mut().step_by(SPOOL_BLOCK).for_each(|byte| *byte = std::hint::black_box(0));
         AlignedBuf { memory, start, len }
     }
 }

@@ -72,18 +72,10 @@ impl Spool {
     /// The second value says whether it was made. Takes the lock. What is made is on stable storage on return. The
     /// segment size of a spool that exists is the one it has. Sleeps.
     pub fn open_or_create(path: &Path, segment_size: u64) -> Result<(Spool, bool), SpoolError> {
-        if path
-            .join(META_NAME)
-            .try_exists()
-            .map_err(SpoolError::io("look for", path.join(META_NAME)))?
-        {
+        if path.join(META_NAME).try_exists().map_err(SpoolError::io("look for", path.join(META_NAME)))? {
             return Ok((Spool::open(path)?, false));
         }
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(SpoolError::io("create", path))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(SpoolError::io("create", path))?;
         let lock = lock(path)?;
         // Look again, now that nobody else can make one.
         if path.join(META_NAME).exists() {
@@ -92,10 +84,7 @@ impl Spool {
         }
         for entry in fs::read_dir(path).map_err(SpoolError::io("list", path))? {
             let name = entry.map_err(SpoolError::io("list", path))?.file_name();
-            if ![LOCK_NAME, "lost+found", "spool.toml.new"]
-                .iter()
-                .any(|known| name == *known)
-            {
+            if ![LOCK_NAME, "lost+found", "spool.toml.new"].iter().any(|known| name == *known) {
                 return Err(SpoolError::NotEmpty(path.to_path_buf()));
             }
         }
@@ -105,45 +94,23 @@ impl Spool {
                 reason: format!("a segment of {segment_size} bytes is not possible"),
             });
         }
-        let meta = SpoolMeta {
-            version: META_VERSION,
-            stream: Uuid::new_v4(),
-            timeline: 1,
-            segment: segment_size,
-        };
-        let text = toml::to_string(&meta).map_err(|error| SpoolError::Meta {
-            path: path.join(META_NAME),
-            reason: error.to_string(),
-        })?;
+        let meta = SpoolMeta { version: META_VERSION, stream: Uuid::new_v4(), timeline: 1, segment: segment_size };
+        let text = toml::to_string(&meta)
+            .map_err(|error| SpoolError::Meta { path: path.join(META_NAME), reason: error.to_string() })?;
         write_atomically(path, META_NAME, text.as_bytes())?;
-        Ok((
-            Spool {
-                path: path.to_path_buf(),
-                geometry: geometry(&meta),
-                _lock: Some(lock),
-            },
-            true,
-        ))
+        Ok((Spool { path: path.to_path_buf(), geometry: geometry(&meta), _lock: Some(lock) }, true))
     }
 
     /// The spool in `path`, for writing. Takes the lock: [`SpoolError::Locked`] if another process has it.
     pub fn open(path: &Path) -> Result<Spool, SpoolError> {
         let meta = read_meta(path)?;
-        Ok(Spool {
-            path: path.to_path_buf(),
-            geometry: geometry(&meta),
-            _lock: Some(lock(path)?),
-        })
+        Ok(Spool { path: path.to_path_buf(), geometry: geometry(&meta), _lock: Some(lock(path)?) })
     }
 
     /// The spool in `path`, for reading beside a writer.
     pub fn open_read_only(path: &Path) -> Result<Spool, SpoolError> {
         let meta = read_meta(path)?;
-        Ok(Spool {
-            path: path.to_path_buf(),
-            geometry: geometry(&meta),
-            _lock: None,
-        })
+        Ok(Spool { path: path.to_path_buf(), geometry: geometry(&meta), _lock: None })
     }
 
     /// The directory.
@@ -181,12 +148,7 @@ impl Spool {
                 Err(HeaderFault::Format(fault)) => (None, Some(fault)),
                 Err(HeaderFault::Foreign(what)) => return Err(SpoolError::Foreign { path, what }),
             };
-            segments.push(Segment {
-                number,
-                path,
-                first_record,
-                fault,
-            });
+            segments.push(Segment { number, path, first_record, fault });
         }
         Ok(segments)
     }
@@ -208,11 +170,7 @@ impl Spool {
             Ok(_) => Ok(false),
             Err(SpoolError::Locked(_)) => Ok(true),
             // Nobody writes where one cannot even open the lock.
-            Err(SpoolError::Io { source, .. })
-                if source.kind() == ErrorKind::ReadOnlyFilesystem =>
-            {
-                Ok(false)
-            }
+            Err(SpoolError::Io { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -220,16 +178,10 @@ impl Spool {
     /// Removes the segments that lie wholly below `lsn`, all but the two newest that hold bytes of the log, which ends
     /// at `end`. Returns how many went. The caller answers for their being on media.
     pub fn remove_below(&self, lsn: Lsn, end: Lsn) -> Result<u64, SpoolError> {
-        let keep_from = (self.geometry.number(end) + 1)
-            .saturating_sub(KEPT)
-            .min(self.geometry.number(lsn));
+        let keep_from = (self.geometry.number(end) + 1).saturating_sub(KEPT).min(self.geometry.number(lsn));
         let mut removed = 0;
         // Oldest first: what is left is without holes whenever this stops.
-        for number in self
-            .numbers()?
-            .into_iter()
-            .take_while(|&number| number < keep_from)
-        {
+        for number in self.numbers()?.into_iter().take_while(|&number| number < keep_from) {
             let path = self.segment_path(number);
             fs::remove_file(&path).map_err(SpoolError::io("remove", &path))?;
             removed += 1;
@@ -239,32 +191,20 @@ impl Spool {
 }
 
 fn geometry(meta: &SpoolMeta) -> Geometry {
-    Geometry {
-        stream: *meta.stream.as_bytes(),
-        timeline: meta.timeline,
-        segment_size: meta.segment,
-    }
+    Geometry { stream: *meta.stream.as_bytes(), timeline: meta.timeline, segment_size: meta.segment }
 }
 
 fn read_meta(path: &Path) -> Result<SpoolMeta, SpoolError> {
     let file = path.join(META_NAME);
     let text = match fs::read_to_string(&file) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(SpoolError::NoSpool(path.to_path_buf()))
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(SpoolError::NoSpool(path.to_path_buf())),
         Err(error) => return Err(SpoolError::io("read", file)(error)),
     };
-    let wrong = |reason: String| SpoolError::Meta {
-        path: file.clone(),
-        reason,
-    };
+    let wrong = |reason: String| SpoolError::Meta { path: file.clone(), reason };
     let meta: SpoolMeta = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     if meta.version != META_VERSION {
-        return Err(wrong(format!(
-            "version {}; this program reads {META_VERSION}",
-            meta.version
-        )));
+        return Err(wrong(format!("version {}; this program reads {META_VERSION}", meta.version)));
     }
     if !Geometry::valid_size(meta.segment) || meta.timeline == 0 {
         return Err(wrong("impossible segment size or timeline".into()));
@@ -285,12 +225,8 @@ fn lock(path: &Path) -> Result<File, SpoolError> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,
             // Somebody may only be looking, or be on its way out.
-            Err(rustix::io::Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => {
-                std::thread::sleep(LOCK_PAUSE)
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(SpoolError::Locked(path.to_path_buf()))
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(SpoolError::Locked(path.to_path_buf())),
             Err(error) => return Err(SpoolError::errno("lock", name)(error)),
         }
     }
@@ -307,18 +243,14 @@ pub(crate) fn write_atomically(path: &Path, name: &str, bytes: &[u8]) -> Result<
         .mode(0o600)
         .open(&new)
         .map_err(SpoolError::io("create", &new))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(SpoolError::io("write", &new))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(SpoolError::io("write", &new))?;
     fs::rename(&new, &target).map_err(SpoolError::io("rename", &new))?;
     sync_directory(path)
 }
 
 /// Makes names in the directory `path` durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), SpoolError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(SpoolError::io("sync", path))
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(SpoolError::io("sync", path))
 }
 
 #[cfg(test)]
@@ -346,14 +278,8 @@ mod tests {
     fn a_directory_with_other_things_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
-        assert!(matches!(
-            Spool::open_or_create(dir.path(), SIZE),
-            Err(SpoolError::NotEmpty(_))
-        ));
-        assert!(matches!(
-            Spool::open(dir.path()),
-            Err(SpoolError::NoSpool(_))
-        ));
+        assert!(matches!(Spool::open_or_create(dir.path(), SIZE), Err(SpoolError::NotEmpty(_))));
+        assert!(matches!(Spool::open(dir.path()), Err(SpoolError::NoSpool(_))));
     }
 
     #[test]

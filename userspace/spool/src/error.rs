@@ -92,16 +92,9 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
-    pub(crate) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> SpoolError {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> SpoolError {
         let path = path.into();
-        move |source| SpoolError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| SpoolError::Io { action, path, source }
     }
 
     pub(crate) fn errno(
@@ -109,10 +102,6 @@ impl SpoolError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(rustix::io::Errno) -> SpoolError {
         let path = path.into();
-        move |source| SpoolError::Io {
-            action,
-            path,
-            source: source.into(),
-        }
+        move |source| SpoolError::Io { action, path, source: source.into() }
     }
 }

@@ -48,12 +48,7 @@ impl FloorFile {
         // Begin with the slot that holds the lower floor, or none: the other one must survive an interruption.
         let slots = slots(&file, spool.geometry().stream);
         let turn = u64::from(slots[0] > slots[1]);
-        Ok(FloorFile {
-            file,
-            path,
-            stream: spool.geometry().stream,
-            turn,
-        })
+        Ok(FloorFile { file, path, stream: spool.geometry().stream, turn })
     }
 
     /// Notes that everything below `lsn` has been acknowledged. On stable storage on return.
@@ -73,19 +68,14 @@ impl Spool {
         let Ok(file) = File::open(self.path().join(NAME)) else {
             return 0;
         };
-        slots(&file, self.geometry().stream)
-            .into_iter()
-            .flatten()
-            .max()
-            .unwrap_or(0)
+        slots(&file, self.geometry().stream).into_iter().flatten().max().unwrap_or(0)
     }
 }
 
 fn slots(file: &File, stream: [u8; 16]) -> [Option<Lsn>; FLOOR_SLOTS as usize] {
     let mut bytes = [0; FLOOR_LEN];
     std::array::from_fn(|slot| {
-        file.read_exact_at(&mut bytes, slot as u64 * SPOOL_BLOCK as u64)
-            .ok()?;
+        file.read_exact_at(&mut bytes, slot as u64 * SPOOL_BLOCK as u64).ok()?;
         let floor = Floor::parse(&bytes).ok()?;
         (floor.stream == stream).then(|| floor.lsn.get())
     })
@@ -110,10 +100,7 @@ mod tests {
         let mut floor = FloorFile::open(&spool).unwrap();
         let turn = floor.turn;
         floor.raise(2080).unwrap();
-        floor
-            .file
-            .write_all_at(&[0xff; 300], turn * SPOOL_BLOCK as u64)
-            .unwrap();
+        floor.file.write_all_at(&[0xff; 300], turn * SPOOL_BLOCK as u64).unwrap();
         assert_eq!(spool.floor(), 1040);
     }
 }

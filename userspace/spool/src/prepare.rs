@@ -41,26 +41,15 @@ impl Spool {
     /// each write in any case.
     pub fn open_segment(&self, number: u64) -> Result<File, SpoolError> {
         let path = self.segment_path(number);
-        open_direct(
-            &path,
-            OpenOptions::new().read(true).write(true),
-            OFlags::DSYNC,
-        )
-        .map_err(SpoolError::io("open", &path))
+        open_direct(&path, OpenOptions::new().read(true).write(true), OFlags::DSYNC)
+            .map_err(SpoolError::io("open", &path))
     }
 
     fn fill(&self, path: &Path) -> Result<(), SpoolError> {
         let length = self.geometry().file_len();
-        let file = open_direct(
-            path,
-            OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600),
-            OFlags::empty(),
-        )
-        .map_err(SpoolError::io("create", path))?;
+        let file =
+            open_direct(path, OpenOptions::new().create(true).truncate(true).write(true).mode(0o600), OFlags::empty())
+                .map_err(SpoolError::io("create", path))?;
         match fallocate(&file, FallocateFlags::empty(), 0, length) {
             // Only a head start: contiguous room, and `ENOSPC` before the work instead of after.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -70,8 +59,7 @@ impl Spool {
         let mut at = 0;
         while at < length {
             let piece = usize::try_from(length - at).unwrap_or(PIECE).min(PIECE);
-            file.write_all_at(&zeros[..piece], at)
-                .map_err(SpoolError::io("write", path))?;
+            file.write_all_at(&zeros[..piece], at).map_err(SpoolError::io("write", path))?;
             at += piece as u64;
         }
         file.sync_all().map_err(SpoolError::io("sync", path))
@@ -82,9 +70,7 @@ impl Spool {
 pub(crate) fn open_direct(path: &Path, options: &OpenOptions, flags: OFlags) -> io::Result<File> {
     let with = |flags: OFlags| options.clone().custom_flags(flags.bits() as i32).open(path);
     match with(flags | OFlags::DIRECT) {
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
-            with(flags)
-        }
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => with(flags),
         other => other,
     }
 }

@@ -29,11 +29,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of `spool`.
     pub fn new(spool: &'a Spool) -> Self {
-        Reader {
-            spool,
-            current: None,
-            block: AlignedBuf::new(SPOOL_BLOCK),
-        }
+        Reader { spool, current: None, block: AlignedBuf::new(SPOOL_BLOCK) }
     }
 
     /// Fills the beginning of `buffer` with the bytes of the log from `lsn` on and returns how many: up to the end of
@@ -43,11 +39,7 @@ impl<'a> Reader<'a> {
         let geometry = *self.spool.geometry();
         let number = geometry.number(lsn);
         let path = self.spool.segment_path(number);
-        if self
-            .current
-            .as_ref()
-            .is_none_or(|(current, _)| *current != number)
-        {
+        if self.current.as_ref().is_none_or(|(current, _)| *current != number) {
             match open_direct(&path, OpenOptions::new().read(true), OFlags::empty()) {
                 Ok(file) => self.current = Some((number, file)),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
@@ -58,22 +50,14 @@ impl<'a> Reader<'a> {
             return Ok(0);
         };
         let room = geometry.start(number) + geometry.segment_size - lsn;
-        let length = buffer
-            .len()
-            .min(usize::try_from(room).unwrap_or(usize::MAX));
+        let length = buffer.len().min(usize::try_from(room).unwrap_or(usize::MAX));
         let skip = usize::try_from(lsn % SPOOL_BLOCK as u64).unwrap_or(0);
         let aligned = skip == 0 && buffer.as_ptr().align_offset(SPOOL_BLOCK) == 0;
         let result = if aligned && length >= SPOOL_BLOCK {
             let whole = length - length % SPOOL_BLOCK;
-            pread(file, &mut buffer[..whole], geometry.offset(lsn))
-                .map(|got| got - got % SPOOL_BLOCK)
+            pread(file, &mut buffer[..whole], geometry.offset(lsn)).map(|got| got - got % SPOOL_BLOCK)
         } else {
-            pread(
-                file,
-                &mut self.block[..],
-                geometry.offset(lsn) - skip as u64,
-            )
-            .map(|got| {
+            pread(file, &mut self.block[..], geometry.offset(lsn) - skip as u64).map(|got| {
                 let length = length.min(got.saturating_sub(skip));
                 buffer[..length].copy_from_slice(&self.block[skip..skip + length]);
                 length
@@ -102,16 +86,8 @@ impl<'a> Records<'a> {
     /// The records of `spool` from the one at `lsn` on. `buffer` is how many bytes are read at once; it is raised to
     /// what the longest record needs.
     pub fn new(spool: &'a Spool, lsn: Lsn, buffer: usize) -> Self {
-        let buffer = buffer
-            .max(RECORD_MAX + 2 * SPOOL_BLOCK)
-            .next_multiple_of(SPOOL_BLOCK);
-        Records {
-            reader: Reader::new(spool),
-            buffer: AlignedBuf::new(buffer),
-            base: 0,
-            filled: 0,
-            lsn,
-        }
+        let buffer = buffer.max(RECORD_MAX + 2 * SPOOL_BLOCK).next_multiple_of(SPOOL_BLOCK);
+        Records { reader: Reader::new(spool), buffer: AlignedBuf::new(buffer), base: 0, filled: 0, lsn }
     }
 
     /// LSN of the next record.
@@ -136,9 +112,7 @@ impl<'a> Records<'a> {
             return Ok((lsn, &[]));
         }
         let start = self.fill(end)?;
-        let limit = self
-            .filled
-            .min(usize::try_from(end - self.base).unwrap_or(usize::MAX));
+        let limit = self.filled.min(usize::try_from(end - self.base).unwrap_or(usize::MAX));
         let mut at = start;
         let fault = loop {
             let Some(rest) = self.buffer.get(at..limit).filter(|rest| !rest.is_empty()) else {
@@ -177,36 +151,21 @@ impl<'a> Records<'a> {
             self.filled = 0;
         }
         self.base = base;
-        let wanted = usize::try_from(end - base)
-            .unwrap_or(usize::MAX)
-            .next_multiple_of(SPOOL_BLOCK);
+        let wanted = usize::try_from(end - base).unwrap_or(usize::MAX).next_multiple_of(SPOOL_BLOCK);
         let wanted = wanted.min(self.buffer.len());
         while self.filled < wanted {
             let from = self.base + self.filled as u64;
-            match self
-                .reader
-                .read(from, &mut self.buffer[self.filled..wanted])?
-            {
+            match self.reader.read(from, &mut self.buffer[self.filled..wanted])? {
                 0 if self.filled <= skip => {
-                    let start = self
-                        .reader
-                        .spool
-                        .segments()?
-                        .first()
-                        .and_then(|segment| segment.first_record);
-                    return Err(SpoolError::Gone {
-                        lsn: self.lsn,
-                        start: start.unwrap_or(end),
-                    });
+                    let start = self.reader.spool.segments()?.first().and_then(|segment| segment.first_record);
+                    return Err(SpoolError::Gone { lsn: self.lsn, start: start.unwrap_or(end) });
                 }
                 0 => break,
                 length => self.filled += length,
             }
         }
         // Nothing behind the end of the log as it is known now is worth keeping.
-        self.filled = self
-            .filled
-            .min(usize::try_from(end - base).unwrap_or(usize::MAX));
+        self.filled = self.filled.min(usize::try_from(end - base).unwrap_or(usize::MAX));
         Ok(skip)
     }
 }

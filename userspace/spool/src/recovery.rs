@@ -65,14 +65,8 @@ impl std::fmt::Display for Note {
             Note::TornTail { lsn, reason } => {
                 write!(f, "an unfinished batch behind LSN {lsn:#x} is dropped; it was never acknowledged ({reason})")
             }
-            Note::Header { number } => write!(
-                f,
-                "the header of segment {number} is not readable and is written anew"
-            ),
-            Note::Removed { number } => write!(
-                f,
-                "segment {number} lies behind the end of the log and is removed"
-            ),
+            Note::Header { number } => write!(f, "the header of segment {number} is not readable and is written anew"),
+            Note::Removed { number } => write!(f, "segment {number} lies behind the end of the log and is removed"),
         }
     }
 }
@@ -96,10 +90,7 @@ impl Spool {
         let floor = self.floor();
         let segments = self.segments()?;
         let geometry = *self.geometry();
-        let Some(newest) = segments
-            .iter()
-            .rposition(|segment| segment.first_record.is_some())
-        else {
+        let Some(newest) = segments.iter().rposition(|segment| segment.first_record.is_some()) else {
             return self.scan_unused(floor, live, &segments);
         };
         let first = newest.saturating_sub(1);
@@ -123,16 +114,11 @@ impl Spool {
             // The header of the newest segment was written, so the batch that took the log there was begun; it was
             // finished only if the log goes on from there.
             if end + (SPOOL_BATCH_MAX as u64) < promised {
-                return Err(self.damaged(
-                    end,
-                    format!("{reason}; a later segment's first record is at {promised:#x}"),
-                ));
+                return Err(self.damaged(end, format!("{reason}; a later segment's first record is at {promised:#x}")));
             }
         }
         if newest == 0 && segments[0].number > 0 && end == begin {
-            let reason = format!(
-                "{reason}; the segment before is missing, and this one has no whole record"
-            );
+            let reason = format!("{reason}; the segment before is missing, and this one has no whole record");
             return Err(self.damaged(end, reason));
         }
         self.judge(start, end, reason, floor, live, &segments)
@@ -140,12 +126,7 @@ impl Spool {
 
     /// The scan where no segment has a valid header: a spool in which nothing was ever acknowledged, or one that has
     /// lost everything.
-    fn scan_unused(
-        &self,
-        floor: Lsn,
-        live: bool,
-        segments: &[Segment],
-    ) -> Result<Scan, SpoolError> {
+    fn scan_unused(&self, floor: Lsn, live: bool, segments: &[Segment]) -> Result<Scan, SpoolError> {
         if let Some(segment) = segments.first().filter(|segment| segment.number != 0) {
             return Err(self.damaged(
                 self.geometry().start(segment.number),
@@ -181,22 +162,13 @@ impl Spool {
     ) -> Result<Scan, SpoolError> {
         let geometry = *self.geometry();
         if end < floor {
-            return Err(self.damaged(
-                end,
-                format!("{reason}; everything below {floor:#x} had been acknowledged"),
-            ));
+            return Err(self.damaged(end, format!("{reason}; everything below {floor:#x} had been acknowledged")));
         }
         let remains = match live {
-            true => Remains {
-                last: end,
-                record: None,
-            },
+            true => Remains { last: end, record: None },
             false => self.remains(end, segments)?,
         };
-        if let Some(later) = remains
-            .record
-            .filter(|later| *later >= end + SPOOL_BATCH_MAX as u64)
-        {
+        if let Some(later) = remains.record.filter(|later| *later >= end + SPOOL_BATCH_MAX as u64) {
             return Err(self.damaged(end, format!("{reason}; the log goes on at {later:#x}")));
         }
         let mut notes = Vec::new();
@@ -210,43 +182,21 @@ impl Spool {
         if remains.last > end {
             notes.push(Note::TornTail { lsn: end, reason });
         }
-        let surplus: Vec<&Segment> = segments
-            .iter()
-            .filter(|segment| Some(segment.number) > last)
-            .collect();
+        let surplus: Vec<&Segment> = segments.iter().filter(|segment| Some(segment.number) > last).collect();
         // One without a header was prepared ahead, as always.
-        let begun = surplus
-            .iter()
-            .filter(|segment| segment.first_record.is_some());
-        notes.extend(begun.map(|segment| Note::Removed {
-            number: segment.number,
-        }));
+        let begun = surplus.iter().filter(|segment| segment.first_record.is_some());
+        notes.extend(begun.map(|segment| Note::Removed { number: segment.number }));
         let surplus = surplus.iter().map(|segment| segment.number).collect();
-        let recovered = Recovered {
-            start: start.min(end),
-            end,
-            notes,
-        };
-        Ok(Scan {
-            recovered,
-            headers,
-            surplus,
-            remains: remains.last,
-        })
+        let recovered = Recovered { start: start.min(end), end, notes };
+        Ok(Scan { recovered, headers, surplus, remains: remains.last })
     }
 
     /// Looks through everything behind `end`: how far it is not zero, and where the last whole record stands that
     /// carries the LSN of its place.
     fn remains(&self, end: Lsn, segments: &[Segment]) -> Result<Remains, SpoolError> {
         let geometry = *self.geometry();
-        let mut remains = Remains {
-            last: end,
-            record: None,
-        };
-        let Some(stop) = segments
-            .last()
-            .map(|segment| geometry.start(segment.number + 1))
-        else {
+        let mut remains = Remains { last: end, record: None };
+        let Some(stop) = segments.last().map(|segment| geometry.start(segment.number + 1)) else {
             return Ok(remains);
         };
         let mut window = Window::new(self);
@@ -287,9 +237,7 @@ impl Spool {
             let path = self.segment_path(number);
             let first = self.first_record(number)?;
             let header = geometry.header(number, first, 0);
-            self.open_plain(number)?
-                .write_all_at(header.as_bytes(), 0)
-                .map_err(SpoolError::io("write", &path))?;
+            self.open_plain(number)?.write_all_at(header.as_bytes(), 0).map_err(SpoolError::io("write", &path))?;
         }
         if scan.remains > end && end > geometry.start(geometry.number(end)) {
             let number = geometry.number(end);
@@ -298,24 +246,17 @@ impl Spool {
             let zeros = vec![0; SPOOL_BATCH_MAX];
             let mut at = end;
             while at < stop {
-                let piece = usize::try_from(stop - at)
-                    .unwrap_or(zeros.len())
-                    .min(zeros.len());
-                file.write_all_at(&zeros[..piece], geometry.offset(at))
-                    .map_err(SpoolError::io("write", &path))?;
+                let piece = usize::try_from(stop - at).unwrap_or(zeros.len()).min(zeros.len());
+                file.write_all_at(&zeros[..piece], geometry.offset(at)).map_err(SpoolError::io("write", &path))?;
                 at += piece as u64;
             }
         }
         if end > 0 {
             // Syncs what was written above through other descriptors as well: it is the same file.
-            let numbers = [geometry.number(end - 1)]
-                .into_iter()
-                .chain(scan.headers.iter().copied());
+            let numbers = [geometry.number(end - 1)].into_iter().chain(scan.headers.iter().copied());
             for number in numbers {
                 let path = self.segment_path(number);
-                self.open_plain(number)?
-                    .sync_all()
-                    .map_err(SpoolError::io("sync", &path))?;
+                self.open_plain(number)?.sync_all().map_err(SpoolError::io("sync", &path))?;
             }
         }
         sync_directory(self.path())
@@ -324,14 +265,8 @@ impl Spool {
     /// LSN of the first record that starts in segment `number`, found by following the log.
     fn first_record(&self, number: u64) -> Result<Lsn, SpoolError> {
         let start = self.geometry().start(number);
-        let before = self
-            .segments()?
-            .into_iter()
-            .rev()
-            .find(|segment| segment.number < number);
-        let mut lsn = before
-            .and_then(|segment| segment.first_record)
-            .unwrap_or(start);
+        let before = self.segments()?.into_iter().rev().find(|segment| segment.number < number);
+        let mut lsn = before.and_then(|segment| segment.first_record).unwrap_or(start);
         let mut window = Window::new(self);
         while lsn < start {
             let view = RecordView::parse(window.at(lsn, RECORD_MAX)?, Some(lsn))
@@ -343,22 +278,13 @@ impl Spool {
 
     fn open_plain(&self, number: u64) -> Result<File, SpoolError> {
         let path = self.segment_path(number);
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(SpoolError::io("open", path))
+        OpenOptions::new().read(true).write(true).open(&path).map_err(SpoolError::io("open", path))
     }
 
     fn damaged(&self, lsn: Lsn, reason: String) -> SpoolError {
         let geometry = self.geometry();
         let path = self.segment_path(geometry.number(lsn));
-        SpoolError::Damaged {
-            lsn,
-            path,
-            offset: geometry.offset(lsn),
-            reason,
-        }
+        SpoolError::Damaged { lsn, path, offset: geometry.offset(lsn), reason }
     }
 }
 
@@ -380,14 +306,9 @@ struct Remains {
 
 /// Number of zero bytes that `bytes` begins with.
 fn zeros(bytes: &[u8]) -> usize {
-    let whole = bytes
-        .chunks(SPOOL_BLOCK)
-        .take_while(|chunk| **chunk == [0; SPOOL_BLOCK][..chunk.len()]);
+    let whole = bytes.chunks(SPOOL_BLOCK).take_while(|chunk| **chunk == [0; SPOOL_BLOCK][..chunk.len()]);
     let skip = whole.map(<[u8]>::len).sum();
-    skip + bytes[skip..]
-        .iter()
-        .position(|&byte| byte != 0)
-        .unwrap_or(bytes.len() - skip)
+    skip + bytes[skip..].iter().position(|&byte| byte != 0).unwrap_or(bytes.len() - skip)
 }
 
 /// A stretch of the log in memory that moves forward.
@@ -421,9 +342,7 @@ impl<'a> Window<'a> {
             self.filled = 0;
             self.last = false;
             while self.filled < self.buffer.len() {
-                let length = self
-                    .reader
-                    .read(base + self.filled as u64, &mut self.buffer[self.filled..])?;
+                let length = self.reader.read(base + self.filled as u64, &mut self.buffer[self.filled..])?;
                 if length == 0 {
                     self.last = true;
                     break;

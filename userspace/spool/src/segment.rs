@@ -3,9 +3,7 @@
 //! Where a byte of the log lies: segment numbers, file names, offsets.
 
 use reelfs_format::record::Lsn;
-use reelfs_format::spool::{
-    SegmentError, SegmentHeader, SEGMENT_HEADER_LEN, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN,
-};
+use reelfs_format::spool::{SegmentError, SegmentHeader, SEGMENT_HEADER_LEN, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
 use zerocopy::little_endian::{I64, U32, U64};
 
 /// Ending of a segment file's name.
@@ -120,13 +118,9 @@ mod tests {
         for number in [0, 1, 0x2a, u64::MAX] {
             assert_eq!(parse_file_name(&file_name(number)), Some(number));
         }
-        for name in [
-            "2a.segment",
-            "000000000000002A.segment",
-            "+00000000000002a.segment",
-            "000000000000002a",
-            ".segment",
-        ] {
+        for name in
+            ["2a.segment", "000000000000002A.segment", "+00000000000002a.segment", "000000000000002a", ".segment"]
+        {
             assert_eq!(parse_file_name(name), None, "{name}");
         }
     }

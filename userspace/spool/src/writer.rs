@@ -75,12 +75,8 @@ impl Writer {
             let file = spool.open_segment(number)?;
             let base = writer.base();
             read_block(&file, &mut writer.header, 0).map_err(SpoolError::io("read", &path))?;
-            read_block(
-                &file,
-                &mut writer.batch[..SPOOL_BLOCK],
-                geometry.offset(base),
-            )
-            .map_err(SpoolError::io("read", &path))?;
+            read_block(&file, &mut writer.batch[..SPOOL_BLOCK], geometry.offset(base))
+                .map_err(SpoolError::io("read", &path))?;
             writer.current = Some((number, file));
         }
         Ok(writer)
@@ -106,6 +102,12 @@ impl Writer {
         self.durable - self.durable % SPOOL_BLOCK as u64
     }
 
+    /// Forgets what is in the batch and not on stable storage.
+    pub fn discard(&mut self) {
+        self.used = usize::try_from(self.durable - self.base()).unwrap_or(0);
+        self.boundary = self.durable;
+    }
+
     /// Whether a record of `length` bytes fits into the batch.
     pub fn has_room(&self, length: usize) -> bool {
         length <= self.batch.len() - self.used
@@ -122,8 +124,7 @@ impl Writer {
         }
         let copy = &mut self.batch[self.used..self.used + record.len()];
         copy.copy_from_slice(record);
-        let view = RecordView::parse(copy, Some(lsn))
-            .map_err(|source| SpoolError::Record { lsn, source })?;
+        let view = RecordView::parse(copy, Some(lsn)).map_err(|source| SpoolError::Record { lsn, source })?;
         self.used += view.bytes().len();
         let end = self.end();
         if self.geometry.number(end) != self.geometry.number(lsn) {
@@ -163,17 +164,8 @@ impl Writer {
     }
 
     /// Makes `number` the current segment.
-    fn enter(
-        &mut self,
-        number: u64,
-        source: &mut dyn SegmentSource,
-        now: i64,
-    ) -> Result<(), SpoolError> {
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|(current, _)| *current == number)
-        {
+    fn enter(&mut self, number: u64, source: &mut dyn SegmentSource, now: i64) -> Result<(), SpoolError> {
+        if self.current.as_ref().is_some_and(|(current, _)| *current == number) {
             return Ok(());
         }
         fail::fail_point!("rollover-before-take");
@@ -183,8 +175,7 @@ impl Writer {
             true => self.boundary,
             false => self.geometry.start(number),
         };
-        self.header
-            .copy_from_slice(self.geometry.header(number, first_record, now).as_bytes());
+        self.header.copy_from_slice(self.geometry.header(number, first_record, now).as_bytes());
         self.current = Some((number, file));
         fail::fail_point!("rollover-after-take");
         Ok(())

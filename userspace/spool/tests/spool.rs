@@ -16,10 +16,7 @@ use reelfs_spool::{file_name, FloorFile, Note, Records, Spool, SpoolError, Write
 const HEADER: u64 = SEGMENT_HEADER_LEN as u64;
 
 fn patch(spool: &Spool, number: u64, offset: u64, bytes: &[u8]) {
-    let file = OpenOptions::new()
-        .write(true)
-        .open(spool.segment_path(number))
-        .unwrap();
+    let file = OpenOptions::new().write(true).open(spool.segment_path(number)).unwrap();
     file.write_all_at(bytes, offset).unwrap();
     file.sync_all().unwrap();
 }
@@ -45,9 +42,7 @@ fn what_was_appended_is_read_back_after_rollovers_and_reopening() {
         let recovered = spool.recover().unwrap();
         assert_eq!(recovered.end, end);
         assert!(recovered.notes.is_empty(), "{:?}", recovered.notes);
-        end = *append(&spool, &recovered, &payloads, 5, round)
-            .last()
-            .unwrap();
+        end = *append(&spool, &recovered, &payloads, 5, round).last().unwrap();
         let mut lsn = expected.len() as u64;
         for &payload in &payloads {
             let record = record(lsn, payload, round);
@@ -83,13 +78,7 @@ fn records_that_end_at_the_segment_boundary() {
     let third = (SEGMENT as usize / 4) - 184;
     for (round, batch) in [1, 2, 3, 4, 5].into_iter().enumerate() {
         let recovered = spool.recover().unwrap();
-        let boundaries = append(
-            &spool,
-            &recovered,
-            &[third, third, third, third],
-            batch,
-            round as u8,
-        );
+        let boundaries = append(&spool, &recovered, &[third, third, third, third], batch, round as u8);
         let end = *boundaries.last().unwrap();
         assert_eq!(end % SEGMENT, 0);
         let recovered = spool.recover().unwrap();
@@ -112,13 +101,7 @@ fn a_wrong_record_is_refused_and_leaves_the_batch_as_it_was() {
     ));
     let mut flipped = record(end, 100, 0);
     flipped[200] ^= 1;
-    assert!(matches!(
-        writer.push(&flipped),
-        Err(SpoolError::Record {
-            source: RecordError::PayloadChecksum,
-            ..
-        })
-    ));
+    assert!(matches!(writer.push(&flipped), Err(SpoolError::Record { source: RecordError::PayloadChecksum, .. })));
     assert_eq!(writer.end(), end);
     assert_eq!(writer.push(&tiny(end)).unwrap(), end + 104);
     writer.flush(&mut prepare(&spool), 1).unwrap();
@@ -158,47 +141,26 @@ fn without_a_segment_nothing_becomes_durable_and_later_all_does() {
 fn a_torn_batch_costs_nothing_that_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let acknowledged = *append(&spool, &spool.recover().unwrap(), &[5000, 300, 10], 3, 0)
-        .last()
-        .unwrap();
+    let acknowledged = *append(&spool, &spool.recover().unwrap(), &[5000, 300, 10], 3, 0).last().unwrap();
     let before = fs::read(spool.segment_path(0)).unwrap();
-    let boundaries = append(
-        &spool,
-        &spool.recover().unwrap(),
-        &[0, 17, 9000, 4096, 1],
-        5,
-        1,
-    );
+    let boundaries = append(&spool, &spool.recover().unwrap(), &[0, 17, 9000, 4096, 1], 5, 1);
     let after = fs::read(spool.segment_path(0)).unwrap();
     let block = (HEADER + acknowledged) as usize / 4096 * 4096;
     let stop = (HEADER + boundaries.last().unwrap()) as usize;
-    let cuts = (block..stop)
-        .step_by(512)
-        .chain((HEADER + acknowledged) as usize..(HEADER + acknowledged) as usize + 600);
+    let cuts =
+        (block..stop).step_by(512).chain((HEADER + acknowledged) as usize..(HEADER + acknowledged) as usize + 600);
     for cut in cuts {
         let mut torn = after.clone();
         torn[cut..].copy_from_slice(&before[cut..]);
         fs::write(spool.segment_path(0), &torn).unwrap();
         let recovered = spool.recover().unwrap();
         assert!(recovered.end >= acknowledged, "cut at {cut}");
-        let expected = boundaries
-            .iter()
-            .rfind(|&&end| (HEADER + end) as usize <= cut)
-            .copied();
-        assert_eq!(
-            recovered.end,
-            expected.unwrap_or(acknowledged).max(acknowledged),
-            "cut at {cut}"
-        );
+        let expected = boundaries.iter().rfind(|&&end| (HEADER + end) as usize <= cut).copied();
+        assert_eq!(recovered.end, expected.unwrap_or(acknowledged).max(acknowledged), "cut at {cut}");
         // Everything behind the end is zero now, so that it can never be taken for log.
         let repaired = fs::read(spool.segment_path(0)).unwrap();
-        assert!(repaired[(HEADER + recovered.end) as usize..]
-            .iter()
-            .all(|&byte| byte == 0));
-        assert_eq!(
-            repaired[..(HEADER + recovered.end) as usize],
-            after[..(HEADER + recovered.end) as usize]
-        );
+        assert!(repaired[(HEADER + recovered.end) as usize..].iter().all(|&byte| byte == 0));
+        assert_eq!(repaired[..(HEADER + recovered.end) as usize], after[..(HEADER + recovered.end) as usize]);
         assert_eq!(spool.recover().unwrap().notes, []);
     }
 }
@@ -208,22 +170,9 @@ fn a_torn_batch_costs_nothing_that_was_acknowledged() {
 fn later_blocks_of_a_torn_batch_are_dropped_and_never_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let acknowledged = *append(&spool, &spool.recover().unwrap(), &[8000], 1, 0)
-        .last()
-        .unwrap();
-    let boundaries = append(
-        &spool,
-        &spool.recover().unwrap(),
-        &[20_000, 20_000, 20_000],
-        3,
-        1,
-    );
-    patch(
-        &spool,
-        0,
-        HEADER + boundaries[0] / 4096 * 4096 + 4096,
-        &[0; 4096],
-    );
+    let acknowledged = *append(&spool, &spool.recover().unwrap(), &[8000], 1, 0).last().unwrap();
+    let boundaries = append(&spool, &spool.recover().unwrap(), &[20_000, 20_000, 20_000], 3, 1);
+    patch(&spool, 0, HEADER + boundaries[0] / 4096 * 4096 + 4096, &[0; 4096]);
     let recovered = spool.recover().unwrap();
     assert_eq!(recovered.end, acknowledged);
     assert!(matches!(recovered.notes[..], [Note::TornTail { lsn, .. }] if lsn == acknowledged));
@@ -240,16 +189,9 @@ fn damage_in_the_middle_is_named_and_refused() {
     let payloads = [100_000; 100];
     let boundaries = append(&spool, &spool.recover().unwrap(), &payloads, 4, 0);
     let victim = 50;
-    patch(
-        &spool,
-        spool.geometry().number(boundaries[victim]),
-        spool.geometry().offset(boundaries[victim]) + 500,
-        b"?",
-    );
+    patch(&spool, spool.geometry().number(boundaries[victim]), spool.geometry().offset(boundaries[victim]) + 500, b"?");
     match spool.recover().unwrap_err() {
-        SpoolError::Damaged {
-            lsn, path, offset, ..
-        } => {
+        SpoolError::Damaged { lsn, path, offset, .. } => {
             assert_eq!(lsn, boundaries[victim]);
             assert_eq!(path, spool.segment_path(spool.geometry().number(lsn)));
             assert_eq!(offset, HEADER + lsn % SEGMENT);
@@ -264,10 +206,7 @@ fn damage_below_the_floor_is_refused_and_above_it_is_a_torn_tail() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let boundaries = append(&spool, &spool.recover().unwrap(), &[1000; 20], 20, 0);
-    FloorFile::open(&spool)
-        .unwrap()
-        .raise(boundaries[10])
-        .unwrap();
+    FloorFile::open(&spool).unwrap().raise(boundaries[10]).unwrap();
     let good = fs::read(spool.segment_path(0)).unwrap();
     for victim in [0, 9, 10, 19] {
         patch(&spool, 0, HEADER + boundaries[victim] + 300, b"?");
@@ -291,27 +230,18 @@ fn missing_and_foreign_segments_are_named() {
     for number in [1, 2] {
         fs::rename(spool.segment_path(number), &away).unwrap();
         let error = spool.recover().unwrap_err();
-        assert!(
-            matches!(&error, SpoolError::Damaged { path, .. } if *path == spool.segment_path(number)),
-            "{error}"
-        );
+        assert!(matches!(&error, SpoolError::Damaged { path, .. } if *path == spool.segment_path(number)), "{error}");
         fs::rename(&away, spool.segment_path(number)).unwrap();
     }
     fs::copy(spool.segment_path(1), spool.segment_path(7)).unwrap();
-    assert!(
-        matches!(spool.recover().unwrap_err(), SpoolError::Foreign { path, .. } if path.ends_with(file_name(7)))
-    );
+    assert!(matches!(spool.recover().unwrap_err(), SpoolError::Foreign { path, .. } if path.ends_with(file_name(7))));
     fs::remove_file(spool.segment_path(7)).unwrap();
 
     let other = tempfile::tempdir().unwrap();
     let foreign = open(other.path());
     append(&foreign, &foreign.recover().unwrap(), &[10], 1, 0);
     fs::copy(foreign.segment_path(0), spool.segment_path(0)).unwrap();
-    assert!(spool
-        .recover()
-        .unwrap_err()
-        .to_string()
-        .contains("another stream"));
+    assert!(spool.recover().unwrap_err().to_string().contains("another stream"));
 }
 
 /// A rollover can be interrupted at every step: the header missing, the data missing, both, a file that was prepared
@@ -323,9 +253,7 @@ fn interrupted_rollovers() {
     let boundaries = append(&spool, &spool.recover().unwrap(), &[1_000_000; 5], 1, 0);
     let (spanning, end) = (boundaries[4], boundaries[5]);
     assert!(spanning < SEGMENT && end > SEGMENT);
-    let files: Vec<Vec<u8>> = (0..2)
-        .map(|number| fs::read(spool.segment_path(number)).unwrap())
-        .collect();
+    let files: Vec<Vec<u8>> = (0..2).map(|number| fs::read(spool.segment_path(number)).unwrap()).collect();
     let restore = || {
         for (number, bytes) in files.iter().enumerate() {
             fs::write(spool.segment_path(number as u64), bytes).unwrap();
@@ -360,12 +288,7 @@ fn interrupted_rollovers() {
     // Going on works after each of them.
     fs::write(spool.segment_path(1), vec![0; files[1].len()]).unwrap();
     let recovered = spool.recover().unwrap();
-    assert_eq!(
-        *append(&spool, &recovered, &[1_000_000], 1, 5)
-            .last()
-            .unwrap(),
-        end
-    );
+    assert_eq!(*append(&spool, &recovered, &[1_000_000], 1, 5).last().unwrap(), end);
     assert_eq!(spool.recover().unwrap().end, end);
 }
 

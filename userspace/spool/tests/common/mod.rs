@@ -8,8 +8,7 @@ use std::path::Path;
 
 use reelfs_format::crc32c_append;
 use reelfs_format::record::{
-    record_len, seal, Attributes, Body, EmptyBody, Head, Identity, RecordType, WriteBody,
-    HEADER_LEN,
+    record_len, seal, Attributes, Body, EmptyBody, Head, Identity, RecordType, WriteBody, HEADER_LEN,
 };
 use reelfs_spool::{Recovered, Spool, Writer};
 use zerocopy::little_endian::U64;
@@ -20,9 +19,7 @@ pub const SEGMENT: u64 = 4 << 20;
 /// A write record with `payload` bytes that depend on `lsn` and `salt`.
 pub fn record(lsn: u64, payload: usize, salt: u8) -> Vec<u8> {
     let mut record = vec![0; record_len(WriteBody::HEAD_LEN, payload).unwrap()];
-    let data: Vec<u8> = (0..payload)
-        .map(|at| (at as u8) ^ (lsn as u8) ^ salt)
-        .collect();
+    let data: Vec<u8> = (0..payload).map(|at| (at as u8) ^ (lsn as u8) ^ salt).collect();
     record[WriteBody::HEAD_LEN..WriteBody::HEAD_LEN + payload].copy_from_slice(&data);
     let head = Head {
         kind: RecordType::Write,
@@ -35,15 +32,7 @@ pub fn record(lsn: u64, payload: usize, salt: u8) -> Vec<u8> {
         payload_length: payload as u32,
         payload_crc: crc32c_append(0, &data),
     };
-    seal(
-        &mut record,
-        &head,
-        &WriteBody {
-            offset: U64::new(0),
-            attr: Attributes::ZERO,
-        },
-    )
-    .unwrap();
+    seal(&mut record, &head, &WriteBody { offset: U64::new(0), attr: Attributes::ZERO }).unwrap();
     record
 }
 
@@ -75,13 +64,7 @@ pub fn prepare(spool: &Spool) -> impl FnMut(u64) -> Option<File> + '_ {
 }
 
 /// Appends records with the given payload lengths, `batch` of them at a time; returns all their boundaries.
-pub fn append(
-    spool: &Spool,
-    recovered: &Recovered,
-    payloads: &[usize],
-    batch: usize,
-    salt: u8,
-) -> Vec<u64> {
+pub fn append(spool: &Spool, recovered: &Recovered, payloads: &[usize], batch: usize, salt: u8) -> Vec<u64> {
     let mut writer = Writer::new(spool, recovered).unwrap();
     let mut boundaries = vec![writer.end()];
     for chunk in payloads.chunks(batch) {

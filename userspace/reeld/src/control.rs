@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The control socket: whoever connects gets one JSON document about the daemon, and the end.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+use reelfs_format::uapi::{ListEntry, RING_ATTACHED, RING_MOUNTED};
+use reelfs_sys::device::Device;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::status::{Positions, RingStatus, Shared, Stall, Status};
+
+/// How long a client may take to read.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What does not change while the daemon runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Identity {
+    /// Name of the configuration.
+    pub name: String,
+    /// Where reelfs is mounted.
+    pub mount: PathBuf,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// The stream.
+    pub stream: Uuid,
+    /// Timeline of the stream.
+    pub timeline: u32,
+    /// Directory of the spool.
+    pub spool: PathBuf,
+    /// The pool.
+    pub pool: String,
+}
+
+/// The document.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    version: u32,
+    #[serde(flatten)]
+    identity: &'a Identity,
+    state: &'static str,
+    stall: Stall,
+    lsn: Positions,
+    batches: u64,
+    records: u64,
+    #[serde(flatten)]
+    shared: &'a Shared,
+}
+
+/// The document about `status` at this moment, one line.
+pub fn document(identity: &Identity, status: &Status) -> Result<Vec<u8>> {
+    let mut shared = status.shared().clone();
+    shared.ring = ring(identity.stream);
+    let stall = status.stall();
+    let state = match (status.stopping(), status.attached(), stall) {
+        (true, _, _) => "stopping",
+        (_, false, _) => "waiting-for-mount",
+        (_, true, Stall::None) => "capturing",
+        (_, true, _) => "stalled",
+    };
+    let (batches, records) = status.counts();
+    let lsn = status.positions();
+    let document = Document { version: 1, identity, state, stall, lsn, batches, records, shared: &shared };
+    let mut bytes = serde_json::to_vec(&document)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The ring that is attached, as the kernel describes it at this moment.
+fn ring(stream: Uuid) -> Option<RingStatus> {
+    let rings = Device::open().ok()?.list().ok()?;
+    let ours = |ring: &&ListEntry| ring.stream == *stream.as_bytes() && ring.state & RING_ATTACHED != 0;
+    rings.iter().find(ours).map(|ring| RingStatus {
+        id: ring.ring,
+        mounted: ring.state & RING_MOUNTED != 0,
+        epoch: ring.epoch,
+        used: ring.used,
+        size: ring.data_size,
+        waits: ring.waits,
+        refused: ring.refused,
+    })
+}
+
+/// A socket that answers. Removed when dropped.
+pub struct Socket {
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Answers at `path` from now on, in a thread of its own. Only root may connect.
+    pub fn open(path: &Path, identity: Identity, status: Arc<Status>) -> Result<Socket> {
+        let directory = path.parent().context("the control socket has no directory")?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        match fs::symlink_metadata(path) {
+            // The lock on the spool says that no other daemon of this mount runs: it is a remainder.
+            Ok(found) if found.file_type().is_socket() => {
+                fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            Ok(_) => bail!("{} exists and is no socket", path.display()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
+        }
+        let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot protect {}", path.display()))?;
+        std::thread::Builder::new().name("control".into()).spawn(move || serve(&listener, &identity, &status))?;
+        Ok(Socket { path: path.to_path_buf() })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn serve(listener: &UnixListener, identity: &Identity, status: &Status) {
+    for client in listener.incoming() {
+        let answer = client.and_then(|mut client| {
+            client.set_write_timeout(Some(PATIENCE))?;
+            let document = document(identity, status).map_err(std::io::Error::other)?;
+            client.write_all(&document)
+        });
+        if let Err(error) = answer {
+            log::debug!("control socket: {error}");
+        }
+    }
+}
