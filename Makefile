@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Everything is built and run inside a Debian 13 root (tools/in-root); the host needs
-# make and mmdebstrap, which tools/dev installs. "make help" lists the targets.
-#
-# Variables: KERNEL=RELEASE chooses a Debian kernel, KDIR=DIR a prepared kernel tree.
+# make and mmdebstrap, which tools/dev installs. What is made lives under ~/.cache/reelfs
+# (XDG_CACHE_HOME moves it), never in the checkout.
 
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
-
-IN := tools/in-root
-CARGO := cd userspace && ../$(IN) cargo
 
 export KERNEL KDIR
 
@@ -18,24 +14,68 @@ export KERNEL KDIR
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 		awk -F'|' '{ printf "  %-14s %s\n", $$1, $$2 }'
+	@printf '\nKERNEL=RELEASE chooses a Debian kernel, KDIR=DIR a prepared kernel tree, SUITES="NAME[/TEST]..." suites.\n'
 
-## Setting up
+# --- The product
 
-.PHONY: root kernel
+.PHONY: demo module userspace reel-static
+demo: ## record, destroy, restore, compare: the whole product once, in test machines
+	@tools/demo.sh
+
+module: ## build reelfs.ko for the stock kernel (or KERNEL=, KDIR=)
+	@tools/module.sh
+
+userspace: ## build the daemon, the command and all other programs
+	@tools/cargo build --release --workspace
+
+reel-static: ## build reel, statically linked, for rescue systems
+	@tools/cargo build --release -p reel
+	@tools/programs.sh reel
+
+# --- Tests
+
+.PHONY: test check unit vm-test test-debug mutants
+test: ## every test: check, unit, vm-test (the short form with CI=true)
+	@tools/test.sh check unit vm-test
+
+check: ## formatting, lints, warnings, licence lines
+	@tools/check.sh
+
+unit: ## the tests that need no kernel
+	@tools/cargo test --workspace
+
+vm-test: ## the suites on the stock kernel (SUITES= chooses)
+	@tools/reelvm suites $(SUITES)
+
+test-debug: ## the suites on a kernel with lockdep, KASAN and kmemleak (SUITES= chooses)
+	@REELVM_KERNEL=$$(tools/debug-kernel.sh) && export REELVM_KERNEL && tools/reelvm suites $(SUITES)
+
+mutants: ## break the code on purpose and see that a test notices (MUTANTS= chooses)
+	@tests/mutants/run $(MUTANTS)
+
+# --- Measurements
+
+.PHONY: bench
+bench: ## what operations cost, as ratios to the filesystem below
+	@tools/bench.sh
+
+# --- Pieces, each made when it is needed
+
+.PHONY: root kernel debug-kernel image clean distclean
 root: ## make the Debian 13 build root
 	@tools/root.sh
 
 kernel: ## fetch the stock kernel and prepare a tree to build against
 	@tools/kernel.sh
 
-## Building
+debug-kernel: ## build the debug kernel
+	@tools/debug-kernel.sh
 
-.PHONY: module userspace reel-static
-module: ## build reelfs.ko for the stock kernel (or KERNEL=, KDIR=)
-	@tools/module.sh
+image: ## make the test machines' root image
+	@tools/guest-image.sh
 
-userspace: ## build the daemon, the command and the other programs
-	@$(CARGO) build --release --workspace
+clean: ## remove what was built from this checkout, and logs
+	@tools/clean.sh
 
-reel-static: ## build reel linked statically, for rescue systems
-	@tools/static.sh reel
+distclean: ## remove the whole cache: root, kernels, images, downloads
+	@tools/clean.sh all

@@ -47,9 +47,9 @@ versions() {
 	apt-cache madison "$1" | cut -d'|' -f2 | tr -d ' '
 }
 
-# complete RELEASE: prints the package version for which image, headers and source of
+# matching RELEASE: prints the package version for which image, headers and source of
 # that release are all there; fails if there is none.
-complete() {
+matching() {
 	_series=$(printf %s "$1" | sed 's/^\([0-9]*\.[0-9]*\).*/\1/')
 	for _v in $(versions "linux-image-$1"); do
 		versions "linux-headers-$1" | grep -qxF "$_v" || continue
@@ -68,7 +68,7 @@ resolve() {
 		pattern="^linux-image-$(printf %s "$series" | sed 's/\./\\./g')\\.[0-9.]*[^-]*-amd64\$"
 		for release in $(apt-cache search --names-only "$pattern" |
 			sed -n 's/^linux-image-\([^ ]*-amd64\) .*/\1/p' | grep -v -e -cloud- -e -rt- | sort -Vr); do
-			version=$(complete "$release") || {
+			version=$(matching "$release") || {
 				say "$release: image, headers and source do not match in the archive yet"
 				continue
 			}
@@ -149,7 +149,9 @@ make_kernel() {
 	modules=$(find "$new/deb" -type d -path "*/lib/modules/$release")
 	find "$new/deb" -type f \( -name "vmlinuz-$release" -o -path "*/lib/modules/$release/vmlinuz" \) \
 		-exec cp {} "$new/vmlinuz" \;
-	[ -n "$modules" ] && [ -e "$new/vmlinuz" ] || die "$release: no kernel or modules in Debian's packages"
+	if [ -z "$modules" ] || [ ! -e "$new/vmlinuz" ]; then
+		die "$release: no kernel or modules in Debian's packages"
+	fi
 	mkdir -p "$new/modules/lib/modules"
 	mv "$modules" "$new/modules/lib/modules/$release"
 	rm -f "$new/modules/lib/modules/$release/build" "$new/modules/lib/modules/$release/source"
@@ -172,7 +174,7 @@ choose() {
 		dir=$kernels/$KERNEL-$recipe
 		[ ! -e "$dir" ] || return 0
 		update
-		version=$(complete "$KERNEL") ||
+		version=$(matching "$KERNEL") ||
 			die "$KERNEL: image, headers and source of one version are not all in the archive"
 		make_kernel "$KERNEL" "$version"
 		return
@@ -189,7 +191,7 @@ choose() {
 	read -r release version <"$kernels/resolved"
 	dir=$kernels/$release-$recipe
 	if [ ! -e "$dir" ]; then
-		[ -n "$(ls "$apt/lists" | grep -v -e partial -e lock)" ] || update
+		apt-cache show "linux-image-$release" >/dev/null 2>&1 || update
 		make_kernel "$release" "$version"
 	fi
 	ln -sfn "${dir##*/}" "$kernels/current"

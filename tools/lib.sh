@@ -22,6 +22,12 @@ die() {
 	exit 1
 }
 
+# checkout_key: a short name for this checkout, so that several share one cache without
+# undoing each other's builds.
+checkout_key() {
+	printf %s "$REELFS_TOP" | sha256sum | cut -c1-12
+}
+
 # with_lock NAME FUNCTION [ARG...]: runs the function while no other process of this
 # cache runs one under the same name. The lock goes with the process that holds it.
 with_lock() {

@@ -32,7 +32,7 @@ if [ -n "${REELFS_STRICT:-}" ]; then
 	strict=W=e
 	name=$name-strict
 fi
-out=$REELFS_CACHE/module/$(printf %s "$REELFS_TOP" | sha256sum | cut -c1-12)/$name
+out=$REELFS_CACHE/module/$(checkout_key)/$name
 mkdir -p "$out"
 
 build() {
@@ -50,5 +50,5 @@ build() {
 	"$REELFS_TOP/tools/in-root" make -C "$tree" M="$out" $llvm $strict -j"$(nproc)" modules
 }
 
-heartbeat "module for $name" build
+with_lock "module-$(checkout_key)-$name" heartbeat "module for $name" build
 printf '%s\n' "$out/reelfs.ko"

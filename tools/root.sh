@@ -34,9 +34,8 @@ make_root() {
 		--dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
 		--include="$include" \
-		--customize-hook='mkdir -p "$1/work" "$1/root/.cache"' \
 		trixie "$new" "$(debian_sources)"
-	# Anchors for what in-root mounts over, which a read-only root cannot create.
+	# What in-root mounts files of the host over.
 	touch "$new/etc/resolv.conf" "$new/etc/hosts"
 	mv "$new" "$root"
 }
