@@ -137,6 +137,7 @@ pub fn wait_until(
     limit: Duration,
     mut holds: impl FnMut() -> bool,
 ) -> Result<(), Box<dyn Error>> {
+    let limit = limit * crate::harness::slowness();
     let deadline = Instant::now() + limit;
     while !holds() {
         if Instant::now() > deadline {

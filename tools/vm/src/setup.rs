@@ -27,6 +27,13 @@ impl Kernel {
         Ok(Self { dir, release: release.trim().to_owned() })
     }
 
+    /// How much longer everything takes than on a stock kernel: a debug kernel says so
+    /// in a file `slow`.
+    pub fn slowness(&self) -> u32 {
+        let text = std::fs::read_to_string(self.dir.join("slow"));
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1)
+    }
+
     /// The bootable image.
     pub fn image(&self) -> PathBuf {
         self.dir.join("vmlinuz")

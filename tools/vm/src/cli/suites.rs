@@ -46,6 +46,9 @@ pub fn suites(mut arguments: Parser) -> Result<ExitCode, Error> {
     let usage = |e: lexopt::Error| Error::new(e.to_string());
     let setup = Setup::from_env()?;
     let (mut keep, mut list, mut env, mut wanted) = (false, false, Vec::new(), Vec::new());
+    if std::env::var_os("REELFS_TEST_SHORT").is_some() {
+        env.push("REELFS_TEST_SHORT=1".to_owned());
+    }
     while let Some(argument) = arguments.next().map_err(usage)? {
         match argument {
             Arg::Long("keep") => keep = true,
@@ -139,6 +142,7 @@ fn run_suite(
     total: &mut Counts,
 ) -> Result<bool, Error> {
     let dir = setup.directory(&format!("disks-{}", suite.name))?;
+    let slowness = setup.kernel.slowness();
     let mut good = true;
     for (number, boot) in suite.boots.iter().enumerate() {
         let mut argv = vec![PROGRAM, &suite.name];
@@ -146,8 +150,9 @@ fn run_suite(
             argv.push(filter);
         }
         let machine = Machine::new(setup, &suite.name, &argv)
-            .memory(suite.memory)
-            .timeout(suite.timeout)
+            .memory(if slowness > 1 { suite.memory * 2 } else { suite.memory })
+            .timeout(suite.timeout * slowness)
+            .env("REELFS_TEST_SLOW", &slowness.to_string())
             .allow(&suite.name)
             .env("REELVM_BOOT", &number.to_string());
         let mut machine = with_project(machine, setup)?;
