@@ -47,7 +47,7 @@ impl<E: std::error::Error> From<E> for Failure {
 macro_rules! ensure {
     ($condition:expr, $($text:tt)+) => {
         if !$condition {
-            return Err($crate::check::Failure::new(format!("{}:{}: {}", file!(), line!(), format!($($text)+))));
+            return Err($crate::check::Failure::new(format!("{}:{}: {}", file!(), line!(), format!($($text)+))).into());
         }
     };
 }

@@ -8,13 +8,16 @@
 //! [`suites::ALL`]. To add a test: a function that takes a [`Context`] and returns a
 //! [`TestResult`], and its name in the suite's list.
 
+mod background;
 mod check;
+mod consumer;
 mod device;
 mod harness;
 mod machine;
 mod pattern;
 mod rig;
 mod suites;
+mod tape;
 mod worker;
 
 use std::process::ExitCode;
@@ -35,6 +38,13 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if name == "consumer" {
+        let words: Vec<_> = arguments.collect();
+        let mount = words.get(1).map_or("", String::as_str);
+        let ended = suites::device::consume(mount.as_ref(), words.first().is_some_and(|kind| kind == "acknowledging"));
+        eprintln!("reelfs-guest consumer: {ended:?}");
+        return ExitCode::FAILURE;
     }
     if name == "--list" {
         for suite in suites::ALL {

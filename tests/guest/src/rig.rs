@@ -82,6 +82,7 @@ pub struct Rig {
     pub environment: Vec<(String, String)>,
     config: PathBuf,
     daemon: Option<Child>,
+    tap: Option<crate::consumer::Tap>,
     mounted: bool,
 }
 
@@ -126,6 +127,7 @@ impl Rig {
             environment: Vec::new(),
             config: Path::new(STAGE).join(format!("{name}.toml")),
             daemon: None,
+            tap: None,
             mounted: false,
         };
         for directory in [&rig.lower, &rig.mnt, &rig.spool, &rig.media] {
@@ -181,16 +183,35 @@ impl Rig {
         if self.plain {
             return Ok(());
         }
+        if std::env::var_os("REELFS_TEST_BARE").is_some() {
+            self.tap = Some(crate::consumer::Tap::start(&self.mnt, 0, &self.spool.join("log"))?);
+            return Ok(());
+        }
+        self.spawn_daemon()?;
+        let attached = wait_until("the daemon attaches", PATIENCE, || {
+            self.ring().is_ok_and(|ring| ring.attached()) || !self.daemon_lives()
+        });
+        attached.map_err(|late| Failure::new(format!("{late}; it said:\n{}", self.daemon_said())))?;
+        ensure!(self.daemon_lives(), "the daemon ended:\n{}", self.daemon_said());
+        Ok(())
+    }
+
+    /// Starts the daemon for a ring that outlived its mount, and waits until it is drained.
+    pub fn start_daemon_for_the_rest(&mut self) -> Check {
+        self.spawn_daemon()?;
+        let drained = wait_until("the ring drains", PATIENCE, || self.ring().is_err() || !self.daemon_lives());
+        drained.map_err(|late| Failure::new(format!("{late}; the daemon said:\n{}", self.daemon_said())))?;
+        ensure!(self.daemon_lives(), "the daemon ended:\n{}", self.daemon_said());
+        Ok(())
+    }
+
+    fn spawn_daemon(&mut self) -> Check {
+        fs::create_dir_all("/results")?;
         let log = fs::File::options().create(true).append(true).open(self.daemon_log())?;
         let mut command = Command::new("reeld");
         command.arg(&self.config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.daemon = Some(command.spawn()?);
-        let attached = wait_until("the daemon attaches", PATIENCE, || {
-            self.ring().is_ok_and(|ring| ring.attached()) || !self.daemon_lives()
-        });
-        attached.map_err(Failure::of)?;
-        ensure!(self.daemon_lives(), "the daemon ended:\n{}", self.daemon_said());
         Ok(())
     }
 
@@ -248,6 +269,9 @@ impl Rig {
         if self.plain {
             return Ok(());
         }
+        if let Some(tap) = self.tap.take() {
+            return tap.wait();
+        }
         self.signal(rustix::process::Signal::TERM)?;
         let status = self.wait_for_daemon()?;
         ensure!(status.success(), "the daemon ended with {status}:\n{}", self.daemon_said());
@@ -256,7 +280,8 @@ impl Rig {
 
     /// Restores from the media to [`Rig::restored`], which must not be there.
     pub fn restore(&self) -> Check {
-        if self.plain {
+        if std::env::var_os("REELFS_TEST_BARE").is_some() { std::os::unix::fs::symlink(&self.lower, &self.restored)?; }
+        if self.plain || std::env::var_os("REELFS_TEST_BARE").is_some() {
             return Ok(());
         }
         let done = self.restore_output(&[])?;

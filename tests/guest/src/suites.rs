@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The suites, in the order in which they run by default.
 
+pub mod device;
+mod durable;
+mod ring;
 pub mod ops;
 mod smoke;
+mod vtape;
 
 use crate::Suite;
 
 /// All of them.
-pub const ALL: &[Suite] = &[smoke::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS];
+pub const ALL: &[Suite] = &[smoke::SUITE, vtape::SUITE, device::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS, durable::SUITE, ring::SUITE];

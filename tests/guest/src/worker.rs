@@ -36,6 +36,11 @@ pub fn append(path: &Path, number: u32, count: u32) -> Command {
     worker("append", path, number, count)
 }
 
+/// Appends to a file and syncs it, which may have to wait.
+pub fn append_and_sync(path: &Path) -> Command {
+    worker("append-and-sync", path, 0, 1)
+}
+
 /// Writes to places in a file, cuts it and lets it grow.
 pub fn scribble(path: &Path, number: u32, count: u32) -> Command {
     worker("scribble", path, number, count)
@@ -66,6 +71,11 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
                 file.write_all(format!("worker {number} {line:06} {fill}\n").as_bytes())?;
             }
             Ok(())
+        }
+        Some("append-and-sync") => {
+            let mut file = File::options().append(true).create(true).open(path)?;
+            file.write_all(b"a line\n")?;
+            Ok(file.sync_all()?)
         }
         Some("scribble") => do_scribble(path, number, count, &mut random),
         Some("fiddle") => do_fiddle(path, count, &mut random),
