@@ -13,9 +13,9 @@ use anyhow::{bail, Context, Result};
 use reelfs_spool::{Spool, SpoolError, META_NAME};
 
 use crate::config::{Config, MediaKind, SEGMENTS_MIN};
-use crate::mounts;
 use crate::state::State;
 use crate::units::Bytes;
+use reelfs_mount::mounts;
 
 /// What [`check`] found that does not keep the daemon from running.
 pub type Warnings = Vec<String>;

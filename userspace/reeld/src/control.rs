@@ -35,7 +35,7 @@ pub struct Identity {
     /// Timeline of the stream.
     pub timeline: u32,
     /// Directory of the spool.
-    pub spool: PathBuf,
+    pub spool_directory: PathBuf,
     /// The pool.
     pub pool: String,
 }

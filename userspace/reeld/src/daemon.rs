@@ -28,11 +28,11 @@ use crate::check;
 use crate::config::Config;
 use crate::control::{Identity, Socket};
 use crate::keeper::Keeper;
-use crate::mounts;
 use crate::source::Wake;
 use crate::state::State;
 use crate::status::{MediaState, Stall, Status};
 use crate::streamer::{library, Marks, Orders, Streamer};
+use reelfs_mount::mounts;
 
 /// How long to wait before attaching is tried again where another consumer is in the way.
 const ATTACH_AGAIN: Duration = Duration::from_secs(1);
@@ -129,7 +129,7 @@ pub fn run(config: &Config, options: Options) -> Result<()> {
         pid: std::process::id(),
         stream,
         timeline: geometry.timeline,
-        spool: spool.path().to_path_buf(),
+        spool_directory: spool.path().to_path_buf(),
         pool: config.media.pool.clone(),
     };
     let socket = Socket::open(&config.socket(), identity, status.clone())?;

@@ -23,7 +23,6 @@ pub mod control;
 pub mod daemon;
 pub mod keeper;
 pub mod logger;
-pub mod mounts;
 pub mod source;
 pub mod state;
 pub mod status;

@@ -22,10 +22,14 @@ pub struct Mount {
     pub id: u64,
     /// Device number of the filesystem.
     pub device: u64,
+    /// The directory of the filesystem that is mounted, from the filesystem's own root.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub point: PathBuf,
     /// Type of the filesystem.
     pub filesystem: String,
+    /// Nothing can be changed through this mount.
+    pub read_only: bool,
     /// What is mounted; for our own type the lower directory.
     pub source: PathBuf,
 }
@@ -44,12 +48,14 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let (major, minor) = std::str::from_utf8(fields.nth(1)?).ok()?.split_once(':')?;
     let device = makedev(major.parse().ok()?, minor.parse().ok()?);
-    let point = unescape(fields.nth(1)?);
+    let root = unescape(fields.next()?);
+    let point = unescape(fields.next()?);
+    let read_only = fields.next()?.split(|&byte| byte == b',').any(|option| option == b"ro");
     // Optional fields end with a dash.
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let filesystem = String::from_utf8(rest.next()?.to_vec()).ok()?;
     let source = unescape(rest.next()?);
-    Some(Mount { id, device, point, filesystem, source })
+    Some(Mount { id, device, root, point, read_only, filesystem, source })
 }
 
 /// Undoes the octal escapes of space, tab, newline and backslash.
@@ -84,9 +90,13 @@ pub fn containing_ours(path: &Path) -> io::Result<Option<Mount>> {
     let Some(existing) = path.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()) else {
         return Ok(None);
     };
-    // Follows links, as opening would; of a dangling one, where it points to is anybody's guess.
-    let id = statx(CWD, existing, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id;
-    Ok(list()?.into_iter().find(|mount| mount.id == id && mount.filesystem == FILESYSTEM))
+    Ok(containing(existing)?.filter(|mount| mount.filesystem == FILESYSTEM))
+}
+
+/// The mount that `path` lies in, links followed.
+pub fn containing(path: &Path) -> io::Result<Option<Mount>> {
+    let id = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id;
+    Ok(list()?.into_iter().find(|mount| mount.id == id))
 }
 
 /// Calls `changed` whenever something was mounted or unmounted, until it returns false. Sleeps in between.
@@ -117,6 +127,8 @@ mod tests {
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].device, makedev(8, 1));
         assert_eq!(mounts[1].point, Path::new("/srv/my data"));
+        assert!(!mounts[1].read_only);
+        assert_eq!(mounts[1].root, Path::new("/"));
         assert_eq!(mounts[1].filesystem, "reelfs");
         assert_eq!(mounts[1].source, Path::new("/srv/my data"));
         assert_eq!(unescape(b"a\\134b\\9"), Path::new("a\\b\\9"));
