@@ -179,21 +179,25 @@ choose() {
 		make_kernel "$KERNEL" "$version"
 		return
 	fi
-	if [ -z "$(find "$kernels/resolved" -mmin -1440 2>/dev/null)" ]; then
-		if [ -e "$kernels/resolved" ]; then
-			# Without a network yesterday's answer is as good as any.
-			(resolve) || say "could not look for a newer kernel; going on with $(cat "$kernels/resolved")"
-			touch "$kernels/resolved"
-		else
-			resolve
-		fi
+	looked=
+	if [ ! -e "$kernels/resolved" ]; then
+		resolve
+		looked=yes
+	elif [ -z "$(find "$kernels/resolved" -mmin -1440)" ]; then
+		# Without a network yesterday's answer is as good as any.
+		(resolve) || say "could not look for a newer kernel; going on with $(cat "$kernels/resolved")"
+		touch "$kernels/resolved"
+		looked=yes
 	fi
 	read -r release version <"$kernels/resolved"
 	dir=$kernels/$release-$recipe
-	if [ ! -e "$dir" ]; then
-		apt-cache show "linux-image-$release" >/dev/null 2>&1 || update
-		make_kernel "$release" "$version"
+	if [ ! -e "$dir" ] && [ -z "$looked" ]; then
+		# Not made yet, and by now the archive may not have it any more.
+		resolve
+		read -r release version <"$kernels/resolved"
+		dir=$kernels/$release-$recipe
 	fi
+	[ -e "$dir" ] || make_kernel "$release" "$version"
 	ln -sfn "${dir##*/}" "$kernels/current"
 	dir=$kernels/current
 }
