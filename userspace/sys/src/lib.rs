@@ -5,5 +5,7 @@
 //! this crate knows what its callers use it for.
 
 pub mod device;
+pub mod inode;
 pub mod st;
 pub mod tcmu;
+pub mod trial;

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use reelfs_format::record::Lsn;
+use uuid::Uuid;
+
+use crate::show;
+
+/// Restores, verifies and shows what reelfs wrote. Needs the volumes and nothing else.
+#[derive(Debug, Parser)]
+#[command(
+    name = "reel",
+    version,
+    after_help = "Exit status: 0 done; 1 the operation failed; 2 wrong usage; 3 the media are damaged or incomplete; \
+                  4 restored, but the target could not hold everything."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Rebuild the tree from its volumes
+    Restore(Restore),
+    /// Check volumes: structure, checksums, hashes, continuity, and that the log makes sense
+    Verify(Verify),
+    /// Print the records of volumes or of spool segments
+    Dump(Dump),
+    /// Label a volume, so that it can be written
+    Label(Label),
+    /// Ask running daemons how they are
+    Status(Status),
+}
+
+/// A moment in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Everything before this position.
+    Lsn(Lsn),
+    /// Everything up to the first record made after this time, nanoseconds since 1970-01-01 UTC.
+    Time(i64),
+}
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let lsn = match text.strip_prefix("0x") {
+            Some(digits) => Lsn::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        };
+        let time = || show::parse_time(text).map(Moment::Time);
+        lsn.map(Moment::Lsn).or_else(time).ok_or_else(|| {
+            "neither an LSN (decimal, or hexadecimal with 0x) nor a time (2026-11-20T08:30:00Z, or @SECONDS)".into()
+        })
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("not a time span: use 90s, 15m or 2h".into()),
+    };
+    let count: u64 = digits.parse().map_err(|_| "not a time span: use 90s, 15m or 2h".to_owned())?;
+    count.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "too long".into())
+}
+
+/// Which volumes.
+#[derive(Debug, Args)]
+pub struct Volumes {
+    /// Volume files, directories of volume files, tape drives (/dev/nst0): in any order
+    #[arg(required = true, value_name = "VOLUME")]
+    pub volumes: Vec<PathBuf>,
+
+    /// The stream to read, where the volumes hold several
+    #[arg(long, value_name = "UUID")]
+    pub stream: Option<Uuid>,
+
+    /// How long to wait for a missing tape to be put into a drive (90s, 15m, 2h); without it, ask on a terminal,
+    /// else fail
+    #[arg(long, value_name = "SPAN", value_parser = seconds)]
+    pub wait: Option<Duration>,
+
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Arguments of `reel restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The directory that becomes the root of the tree; it has to be empty
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+
+    /// The moment to restore: an LSN (everything before it) or a time, UTC
+    #[arg(long, value_name = "LSN|TIME")]
+    pub at: Option<Moment>,
+
+    /// Take the log to end where the volumes given end, although it goes on or cannot be read any further
+    #[arg(long)]
+    pub end_here: bool,
+
+    /// Restore into a directory that has entries; none is replaced
+    #[arg(long)]
+    pub non_empty: bool,
+
+    /// Remove what an interrupted restore left in the directory, and begin again
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Print the plan and do nothing
+    #[arg(long)]
+    pub plan: bool,
+
+    /// Write to FILE which object of the log became which object here, a JSON line each
+    #[arg(long, value_name = "FILE")]
+    pub identity_map: Option<PathBuf>,
+
+    /// Write to FILE everything that the target could not hold, a line each
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// The volumes.
+    #[command(flatten)]
+    pub volumes: Volumes,
+}
+
+/// Arguments of `reel verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// The volumes.
+    #[command(flatten)]
+    pub volumes: Volumes,
+}
+
+/// Arguments of `reel dump`.
+#[derive(Debug, Args)]
+pub struct Dump {
+    /// Print a JSON object per line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print the blocks of the volumes instead of the records
+    #[arg(long)]
+    pub blocks: bool,
+
+    /// Print contents of files too, in hexadecimal
+    #[arg(long)]
+    pub data: bool,
+
+    /// Begin with the first record at or behind this LSN, or made at or after this time
+    #[arg(long, value_name = "LSN|TIME")]
+    pub from: Option<Moment>,
+
+    /// End before this LSN, or with the last record made up to this time
+    #[arg(long, value_name = "LSN|TIME")]
+    pub until: Option<Moment>,
+
+    /// Only records about this object, as the dump names it
+    #[arg(long, value_name = "IDENTITY")]
+    pub object: Option<String>,
+
+    /// The volumes, or segment files of a spool.
+    #[command(flatten)]
+    pub volumes: Volumes,
+}
+
+/// Arguments of `reel label`.
+#[derive(Debug, Args)]
+pub struct Label {
+    /// Name of the volume: what is written on the cartridge
+    #[arg(long)]
+    pub name: String,
+
+    /// Pool that the volume belongs to
+    #[arg(long)]
+    pub pool: String,
+
+    /// Length of a block (K, M); tapes like it large
+    #[arg(long, default_value = "256K", value_parser = size)]
+    pub block_size: usize,
+
+    /// Overwrite what is on the medium: takes the name that the volume has now (or "foreign")
+    #[arg(long, value_name = "OLD-NAME")]
+    pub overwrite: Option<String>,
+
+    /// A tape drive, or a directory in which to make a volume file
+    #[arg(value_name = "DEVICE|DIR")]
+    pub medium: PathBuf,
+}
+
+/// Arguments of `reel status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Print what the daemons answer, a JSON object per line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Names of daemons, or paths of their sockets; all in /run/reelfs without any
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let wrong = || "not a size: use bytes, or a number with K or M".to_owned();
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
+        _ => (text, 1),
+    };
+    digits.parse::<usize>().ok().and_then(|count| count.checked_mul(factor)).ok_or_else(wrong)
+}

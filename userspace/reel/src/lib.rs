@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The command `reel`: what can be done with volumes without the daemon and without the kernel module.
+
+pub mod args;
+pub mod dump;
+pub mod label;
+pub mod outcome;
+pub mod progress;
+pub mod replay;
+pub mod restore;
+pub mod show;
+pub mod status;
+pub mod verify;
+pub mod volumes;

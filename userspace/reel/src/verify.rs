@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! `reel verify`: everything that can be checked without restoring. One pass over the volumes: structure and
+//! checksums of blocks and records, hashes and chain, continuity, and whether each record fits those before it.
+
+use reelfs_media::reader::{Begin, LogReader, Note, OnGap, RecordReader};
+use serde_json::json;
+
+use crate::args::Verify;
+use crate::outcome::Failure;
+use crate::progress::Progress;
+use crate::replay::namespace::Namespace;
+use crate::restore::remark_text;
+use crate::show;
+use crate::volumes::find;
+
+/// What was found, and how bad it is.
+#[derive(Debug, Default)]
+struct Findings {
+    /// Worth knowing.
+    notes: Vec<String>,
+    /// The media are not as they should be.
+    faults: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &Verify) -> Result<(), Failure> {
+    let mut set = find(&args.volumes.volumes)?.select(args.volumes.stream)?;
+    set.wait(args.volumes.wait);
+    let mut findings = Findings::default();
+    if !args.volumes.quiet {
+        for line in set.plan() {
+            eprintln!("  {line}");
+        }
+    }
+    for line in set.useless() {
+        findings.faults.push(line.clone());
+    }
+    let first = set.first_sequence().unwrap_or(1);
+    let (begin, whole) = if first == 1 { (Begin::Log, true) } else { (Begin::Volume(first), false) };
+    let total = set.end_lsn();
+    let volumes = set.volumes().len();
+    let mut progress = Progress::new("verify", total, true, args.volumes.quiet);
+    let mut reader = RecordReader::new(LogReader::new(set, begin, OnGap::Skip));
+
+    let mut namespace = whole.then(Namespace::new);
+    let (mut records, mut first_lsn, mut expected) = (0_u64, None, None);
+    loop {
+        let record = match reader.next() {
+            Ok(Some(record)) => record,
+            Ok(None) => break,
+            Err(error) => {
+                findings.faults.push(error.to_string());
+                break;
+            }
+        };
+        records += 1;
+        let lsn = record.lsn();
+        first_lsn.get_or_insert(lsn);
+        if expected.replace(record.next_lsn()).is_some_and(|expected| expected != lsn) {
+            // Something is missing: whether later records fit can no longer be judged.
+            namespace = None;
+        }
+        if let Err(error) = record.event() {
+            findings.faults.push(format!("record at LSN {lsn:#x}: {error}"));
+            namespace = None;
+        }
+        if let Some(Err(error)) = namespace.as_mut().map(|namespace| namespace.apply(&record).map(|_| ())) {
+            findings.faults.push(error.to_string());
+            namespace = None;
+        }
+        if records % 64 == 0 {
+            let place = reader.log().volume_name().cloned();
+            progress.set(lsn, || place.map_or_else(String::new, |name| format!("volume {name}")));
+            take_notes(&mut findings, reader.log().take_notes());
+        }
+    }
+    take_notes(&mut findings, reader.log().take_notes());
+    for (from, to) in reader.log().missing() {
+        findings.faults.push(format!("LSN {from:#x} to {to:#x} is on none of the volumes"));
+    }
+    for damage in reader.log().damages() {
+        findings.faults.push(format!("{damage}; nothing behind it shows whether anything was lost"));
+    }
+    let end = reader.end();
+    if let Some(end) = &end {
+        if let Some(wanted) = &end.goes_on {
+            findings.notes.push(format!("the log goes on at LSN {:#x} on {wanted}, which was not given", end.lsn));
+        }
+        if end.cut > 0 {
+            let text = format!("the log ends in the middle of a record, {} bytes behind LSN {:#x}", end.cut, end.lsn);
+            findings.notes.push(text);
+        }
+    }
+    let replayed = namespace.is_some();
+    if let Some(namespace) = &namespace {
+        findings.notes.extend(namespace.remarks().iter().map(remark_text));
+    }
+    let blocks = reader.log().blocks();
+    let seconds = progress.finish();
+    let end_lsn = end.map_or(reader.position(), |end| end.lsn);
+    let begun = first_lsn.unwrap_or(end_lsn);
+    if args.json {
+        let line = json!({
+            "volumes": volumes, "blocks": blocks, "records": records, "first_lsn": begun, "end_lsn": end_lsn,
+            "from_the_beginning": whole, "log_makes_sense": replayed, "notes": findings.notes,
+            "faults": findings.faults, "seconds": seconds,
+        });
+        println!("{line}");
+    } else {
+        for note in &findings.notes {
+            println!("note: {note}");
+        }
+        for fault in &findings.faults {
+            println!("FAULT: {fault}");
+        }
+        println!(
+            "{volumes} volumes, {blocks} blocks, {records} records, LSN {begun:#x} to {end_lsn:#x} ({}){}",
+            show::bytes(end_lsn.saturating_sub(begun)),
+            if replayed { ", every record fits those before it" } else { "" },
+        );
+    }
+    if findings.faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Media(format!("{} faults found", findings.faults.len())))
+    }
+}
+
+fn take_notes(findings: &mut Findings, notes: Vec<Note>) {
+    for note in notes {
+        match note {
+            Note::Damaged(damage) => findings.faults.push(damage.to_string()),
+            Note::Wrong(what) => findings.faults.push(what),
+            Note::Skipped { from, to } => findings.notes.push(format!("passed over LSN {from:#x} to {to:#x}")),
+            Note::Repeated { place, from, to } => {
+                findings.notes.push(format!("{place} repeats LSN {from:#x} to {to:#x}"));
+            }
+            Note::NoTrailer(volume) => findings.notes.push(format!("volume '{volume}' ends without a trailer")),
+        }
+    }
+}
