@@ -481,10 +481,10 @@ fn perform(tree: &mut Tree, Op(what, one, two, more): &Op) {
     let offset = u64::from(more % 300_000);
     let block = u64::from(more % 40) * 4096;
     match what % 24 {
-        0 if !tree.path(&fresh("f")).exists() => tree.create(&fresh("f")),
-        1 if !tree.path(&fresh("d")).exists() && directories.len() < 20 => tree.mkdir(&fresh("d")),
-        2 if fs::symlink_metadata(tree.path(&fresh("l"))).is_err() => tree.symlink(&fresh("l"), &fresh("target")),
-        3 if !tree.path(&fresh("p")).exists() => tree.mknod(&fresh("p"), FileType::Fifo, 0),
+        0 if is_free(tree, &fresh("f")) => tree.create(&fresh("f")),
+        1 if is_free(tree, &fresh("d")) && directories.len() < 20 => tree.mkdir(&fresh("d")),
+        2 if is_free(tree, &fresh("l")) => tree.symlink(&fresh("l"), &fresh("target")),
+        3 if is_free(tree, &fresh("p")) => tree.mknod(&fresh("p"), FileType::Fifo, 0),
         4..=7 => {
             if let Some(file) = file {
                 tree.write(&file, offset, &vec![*two; usize::from(*one) * 40 + 1]);
@@ -500,7 +500,7 @@ fn perform(tree: &mut Tree, Op(what, one, two, more): &Op) {
         12 => file.into_iter().for_each(|file| tree.fallocate(&file, FallocateFlags::INSERT_RANGE, block, 4096)),
         13 => file.into_iter().for_each(|file| tree.fallocate(&file, FallocateFlags::empty(), offset, 10_000)),
         14 => {
-            if let (Some(file), false) = (file, tree.path(&fresh("h")).exists()) {
+            if let (Some(file), true) = (file, is_free(tree, &fresh("h"))) {
                 tree.link(&file, &fresh("h"));
             }
         }
@@ -529,7 +529,7 @@ fn perform(tree: &mut Tree, Op(what, one, two, more): &Op) {
         }
         23 => match more % 3 {
             0 => tree.create_unnamed(&more.to_le_bytes()),
-            1 if !tree.path(&fresh("u")).exists() => {
+            1 if is_free(tree, &fresh("u")) => {
                 // Only a file that was made without a name can be given one; unlinked ones cannot.
                 if tree.unnamed.last().is_some_and(|file| fs::read_link(fd_path(file)).is_ok_and(|p| is_unnamed(&p))) {
                     tree.name_unnamed(&fresh("u"));
@@ -539,6 +539,10 @@ fn perform(tree: &mut Tree, Op(what, one, two, more): &Op) {
         },
         _ => {}
     }
+}
+
+fn is_free(tree: &Tree, path: &str) -> bool {
+    fs::symlink_metadata(tree.path(path)).is_err()
 }
 
 fn fd_path(file: &fs::File) -> String {
