@@ -21,7 +21,7 @@ const FAULTS: &[&str] = &[
     "KASAN:",
     "KFENCE:",
     "UBSAN:",
-    "kmemleak:",
+    "new suspected memory leaks",
     "INFO: task",
     "INFO: possible",
     "possible circular locking",
