@@ -28,9 +28,7 @@ pub(crate) use claim::Claim;
 pub(crate) use context::MountContext;
 pub(crate) use dentry::{Dentry, DentryOperations, LowerDentry, NewDentry, Walk};
 pub(crate) use dirop::{Creating, Removing, RenameMode, Renaming};
-pub(crate) use file::{
-    File, FileOperations, Kiocb, LowerWriteProtection, Mapping, Pipe, Source, Sync as SyncKind,
-};
+pub(crate) use file::{File, FileOperations, Kiocb, LowerWriteProtection, Mapping, Pipe, Source, Sync as SyncKind};
 pub(crate) use inode::{Attr, Inode, Kind, Locked, LowerInode};
 pub(crate) use inode_ops::{FileAttr, InodeOperations, LinkTarget, SetAttr, Target};
 pub(crate) use mount::{OwnedPath, PrivateMount};

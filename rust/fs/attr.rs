@@ -17,27 +17,15 @@ const CASEFOLD: u32 = 0x4000_0000;
 const DAX: u32 = 0x0200_0000;
 
 /// Changes attributes.
-pub(super) fn setattr(
-    name: &Dentry<ReelFs>,
-    inode: &Locked<'_, ReelFs>,
-    mut request: SetAttr<'_>,
-) -> Result {
+pub(super) fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, mut request: SetAttr<'_>) -> Result {
     // May strip file capabilities, through our own xattr operation, which records that.
     request.check(name)?;
     let sb = inode.superblock();
     let room = sb.data().log().reserve::<AttrBody>(0, 0)?;
     let lower = inode.lower();
-    let kind = if request.sets_size() {
-        RecordType::Truncate
-    } else {
-        RecordType::Setattr
-    };
+    let kind = if request.sets_size() { RecordType::Truncate } else { RecordType::Setattr };
     let asked = request.asked();
-    let _writing = if request.sets_size() {
-        Some(lower.write_access()?)
-    } else {
-        None
-    };
+    let _writing = if request.sets_size() { Some(lower.write_access()?) } else { None };
     let before = lower.attr();
     let access = sb.lower().want_write()?;
     let result = request.apply(&access, name.lower());
@@ -54,11 +42,7 @@ pub(super) fn setattr(
 }
 
 /// Changes file attributes (`chattr(1)`).
-pub(super) fn fileattr_set(
-    name: &Dentry<ReelFs>,
-    inode: &Locked<'_, ReelFs>,
-    request: &mut FileAttr,
-) -> Result {
+pub(super) fn fileattr_set(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, request: &mut FileAttr) -> Result {
     if request.flags() & (CASEFOLD | DAX) != 0 {
         return Err(eopnotsupp());
     }
@@ -74,10 +58,8 @@ pub(super) fn fileattr_set(
         Err(e) if before == name.lower().file_attributes() => return Err(e),
         Err(_) => Outcome::Partial,
     };
-    let change = Change {
-        object: inode.data().identity(),
-        attr: attributes_with_flags(&inode.lower().attr(), name.lower()),
-    };
+    let change =
+        Change { object: inode.data().identity(), attr: attributes_with_flags(&inode.lower().attr(), name.lower()) };
     let lsn = capture::attributes(room, RecordType::SetFileattr, &change, 0, outcome);
     inode.data().recorded(lsn);
     result
@@ -85,20 +67,12 @@ pub(super) fn fileattr_set(
 
 /// Changes an access control list. It may turn out to say no more than the mode does, and be
 /// gone.
-pub(super) fn set_acl(
-    name: &Dentry<ReelFs>,
-    inode: &Locked<'_, ReelFs>,
-    kind: AclKind,
-    acl: &Acl,
-) -> Result {
+pub(super) fn set_acl(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, kind: AclKind, acl: &Acl) -> Result {
     let xattr = kind.xattr_name().to_bytes();
     let wanted = acl.to_xattr()?;
     let wanted = wanted.as_ref().map_or(&[][..], AclXattr::as_bytes);
     let sb = inode.superblock();
-    let room = sb
-        .data()
-        .log()
-        .reserve::<XattrBody>(capture::xattr_max(xattr, wanted), 0)?;
+    let room = sb.data().log().reserve::<XattrBody>(capture::xattr_max(xattr, wanted), 0)?;
     let before = inode.lower().attr();
     let access = sb.lower().want_write()?;
     let result = name.lower().set_acl(&access, kind, acl);

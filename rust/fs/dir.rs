@@ -11,8 +11,8 @@ use super::{
 use crate::capture::{self, Change, Renamed, XattrBuffer};
 use crate::format::record::{CreateBody, Identity, LinkBody, RenameBody, UnlinkBody};
 use crate::vfs::{
-    Acl, AclKind, AclXattr, Creating, Dentry, FileAttr, Inode, InodeOperations, Locked,
-    LowerDentry, NewDentry, Removing, RenameMode, Renaming, SetAttr,
+    Acl, AclKind, AclXattr, Creating, Dentry, FileAttr, Inode, InodeOperations, Locked, LowerDentry, NewDentry,
+    Removing, RenameMode, Renaming, SetAttr,
 };
 use kernel::{prelude::*, sync::aref::ARef};
 
@@ -72,10 +72,7 @@ impl InodeOperations for Directory {
     fn link(old: &Dentry<ReelFs>, dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>) -> Result {
         let inode = old.inode().ok_or(ENOENT)?;
         let sb = dir.superblock();
-        let room = sb
-            .data()
-            .log()
-            .reserve::<LinkBody>(capture::name_max(name.name()), 0)?;
+        let room = sb.data().log().reserve::<LinkBody>(capture::name_max(name.name()), 0)?;
         let access = sb.lower().want_write()?;
         let mut new = Creating::start(&access, name.parent().lower(), name.lower())?;
         new.link(old.lower())?;
@@ -108,19 +105,10 @@ impl InodeOperations for Directory {
         let inode = old.inode().ok_or(ENOENT)?;
         let other = new.inode();
         let sb = old_dir.superblock();
-        let room = sb
-            .data()
-            .log()
-            .reserve::<RenameBody>(capture::rename_max(old.name(), new.name()), 0)?;
+        let room = sb.data().log().reserve::<RenameBody>(capture::rename_max(old.name(), new.name()), 0)?;
         let access = sb.lower().want_write()?;
-        let mut moving = Renaming::start(
-            &access,
-            old.parent().lower(),
-            new.parent().lower(),
-            old.lower(),
-            new.lower(),
-            mode,
-        )?;
+        let mut moving =
+            Renaming::start(&access, old.parent().lower(), new.parent().lower(), old.lower(), new.lower(), mode)?;
         moving.rename()?;
         let renamed = Renamed {
             from: entry(old_dir, old),
@@ -131,10 +119,7 @@ impl InodeOperations for Directory {
         };
         let lsn = capture::rename(room, &change(inode), &renamed);
         drop(moving);
-        for inode in [Some(inode), other, Some(&**old_dir), Some(&**new_dir)]
-            .into_iter()
-            .flatten()
-        {
+        for inode in [Some(inode), other, Some(&**old_dir), Some(&**new_dir)].into_iter().flatten() {
             inode.data().recorded(lsn);
             inode.refresh();
         }
@@ -149,20 +134,11 @@ impl InodeOperations for Directory {
         xattr::list(name, out)
     }
 
-    fn fileattr_set(
-        name: &Dentry<ReelFs>,
-        inode: &Locked<'_, ReelFs>,
-        request: &mut FileAttr,
-    ) -> Result {
+    fn fileattr_set(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, request: &mut FileAttr) -> Result {
         attr::fileattr_set(name, inode, request)
     }
 
-    fn set_acl(
-        name: &Dentry<ReelFs>,
-        inode: &Locked<'_, ReelFs>,
-        kind: AclKind,
-        acl: &Acl,
-    ) -> Result {
+    fn set_acl(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, kind: AclKind, acl: &Acl) -> Result {
         attr::set_acl(name, inode, kind, acl)
     }
 }
@@ -180,10 +156,7 @@ fn make(
     let sb = dir.superblock();
     let xattrs_max = inherited_max(dir)?;
     let collector = Collector::new(xattrs_max)?;
-    let room = sb
-        .data()
-        .log()
-        .reserve::<CreateBody>(capture::create_max(name.name(), target, xattrs_max), 0)?;
+    let room = sb.data().log().reserve::<CreateBody>(capture::create_max(name.name(), target, xattrs_max), 0)?;
     let access = sb.lower().want_write()?;
     let new = Creating::start(&access, name.parent().lower(), name.lower())?;
     let (result, new) = apply(new);
@@ -204,10 +177,7 @@ fn make(
         sb.data().lost("an object was made with more extended attributes than expected");
         XattrBuffer::new(0)
     })?;
-    let object = Change {
-        object: id,
-        attr: attributes_with_flags(&lower.attr(), new.dentry()),
-    };
+    let object = Change { object: id, attr: attributes_with_flags(&lower.attr(), new.dentry()) };
     let lsn = capture::create(room, &object, &entry(dir, name), target, &xattrs);
     dir.data().recorded(lsn);
     dir.refresh();
@@ -236,26 +206,15 @@ fn inherited_max(dir: &Inode<ReelFs>) -> Result<usize> {
         return Ok(SECURITY_XATTRS);
     };
     // A directory gets the list twice: as its own, and for what is made in it.
-    let entry = |kind: AclKind| {
-        XattrBuffer::entry_len(kind.xattr_name().to_bytes().len(), acl.as_bytes().len())
-    };
-    Ok(entry(AclKind::Access)
-        .saturating_add(entry(AclKind::Default))
-        .saturating_add(SECURITY_XATTRS))
+    let entry = |kind: AclKind| XattrBuffer::entry_len(kind.xattr_name().to_bytes().len(), acl.as_bytes().len());
+    Ok(entry(AclKind::Access).saturating_add(entry(AclKind::Default)).saturating_add(SECURITY_XATTRS))
 }
 
 /// Removes a name.
-fn remove(
-    dir: &Locked<'_, ReelFs>,
-    name: &Dentry<ReelFs>,
-    apply: impl FnOnce(&mut Removing<'_>) -> Result,
-) -> Result {
+fn remove(dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>, apply: impl FnOnce(&mut Removing<'_>) -> Result) -> Result {
     let inode = name.inode().ok_or(ENOENT)?;
     let sb = dir.superblock();
-    let room = sb
-        .data()
-        .log()
-        .reserve::<UnlinkBody>(capture::name_max(name.name()), 0)?;
+    let room = sb.data().log().reserve::<UnlinkBody>(capture::name_max(name.name()), 0)?;
     let access = sb.lower().want_write()?;
     let mut old = Removing::start(&access, name.parent().lower(), name.lower())?;
     apply(&mut old)?;

@@ -38,12 +38,7 @@ impl FileOperations for RegularFile {
         write::write(kiocb, from)
     }
 
-    fn splice_write(
-        pipe: &mut Pipe<'_>,
-        file: &File<ReelFs>,
-        pos: i64,
-        len: usize,
-    ) -> Result<usize> {
+    fn splice_write(pipe: &mut Pipe<'_>, file: &File<ReelFs>, pos: i64, len: usize) -> Result<usize> {
         write::splice(pipe, file, pos, len)
     }
 

@@ -5,9 +5,7 @@
 use super::{attr, xattr, ReelFs};
 use crate::capture;
 use crate::format::record::EmptyBody;
-use crate::vfs::{
-    Acl, AclKind, Dentry, FileAttr, Inode, InodeOperations, LinkTarget, Locked, SetAttr, Target,
-};
+use crate::vfs::{Acl, AclKind, Dentry, FileAttr, Inode, InodeOperations, LinkTarget, Locked, SetAttr, Target};
 use kernel::prelude::*;
 
 /// An object leaves memory. If it has no name, it is gone.
@@ -18,12 +16,7 @@ pub(super) fn evict(inode: &Inode<ReelFs>) {
     if inode.lower().nlink() > 0 {
         return;
     }
-    if let Ok(Some(room)) = inode
-        .superblock()
-        .data()
-        .log()
-        .try_reserve::<EmptyBody>(0, 0)
-    {
+    if let Ok(Some(room)) = inode.superblock().data().log().try_reserve::<EmptyBody>(0, 0) {
         capture::object_gone(room, inode.data().identity());
     }
 }
@@ -43,20 +36,11 @@ impl InodeOperations for Regular {
         xattr::list(name, out)
     }
 
-    fn fileattr_set(
-        name: &Dentry<ReelFs>,
-        inode: &Locked<'_, ReelFs>,
-        request: &mut FileAttr,
-    ) -> Result {
+    fn fileattr_set(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, request: &mut FileAttr) -> Result {
         attr::fileattr_set(name, inode, request)
     }
 
-    fn set_acl(
-        name: &Dentry<ReelFs>,
-        inode: &Locked<'_, ReelFs>,
-        kind: AclKind,
-        acl: &Acl,
-    ) -> Result {
+    fn set_acl(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, kind: AclKind, acl: &Acl) -> Result {
         attr::set_acl(name, inode, kind, acl)
     }
 }
@@ -76,12 +60,7 @@ impl InodeOperations for Special {
         xattr::list(name, out)
     }
 
-    fn set_acl(
-        name: &Dentry<ReelFs>,
-        inode: &Locked<'_, ReelFs>,
-        kind: AclKind,
-        acl: &Acl,
-    ) -> Result {
+    fn set_acl(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, kind: AclKind, acl: &Acl) -> Result {
         attr::set_acl(name, inode, kind, acl)
     }
 }

@@ -11,8 +11,8 @@ use super::{
 use crate::capture::{Config, Log, Lower, Root};
 use crate::format::mark::{MARK_LEN, MARK_XATTR};
 use crate::vfs::{
-    chardev::SuperblockId, enodata, enotempty, eopnotsupp, Claim, FileSystem, MountContext, OwnedPath,
-    PrivateMount, SetMode, SuperBlock,
+    chardev::SuperblockId, enodata, enotempty, eopnotsupp, Claim, FileSystem, MountContext, OwnedPath, PrivateMount,
+    SetMode, SuperBlock,
 };
 use kernel::{prelude::*, seq_file::SeqFile, seq_print, str::CString, sync::Arc};
 
@@ -85,9 +85,7 @@ impl Lower for Tree {
     fn write_mark(&self, value: &[u8; MARK_LEN]) -> Result {
         let name = Self::mark_name()?;
         let access = self.lower.want_write()?;
-        self.lower
-            .root()
-            .set_xattr(&access, &name, value, SetMode::ANY)?;
+        self.lower.root().set_xattr(&access, &name, value, SetMode::ANY)?;
         drop(access);
         self.lower.sync_root()
     }
@@ -123,61 +121,37 @@ pub(super) fn mount(
         return Err(ctx.refuse(EINVAL, fmt!("the directory is on an id-mapped mount")));
     }
     if !SUPPORTED.iter().any(|name| name.to_bytes() == ty.to_bytes()) && !ctx.options().force() {
-        return Err(ctx.refuse(
-            EINVAL,
-            fmt!("{} is not supported below (ext4, xfs, btrfs and tmpfs are; force overrides)", ty),
-        ));
+        return Err(
+            ctx.refuse(EINVAL, fmt!("{} is not supported below (ext4, xfs, btrfs and tmpfs are; force overrides)", ty))
+        );
     }
     if sb.stack_depth() > 0 {
-        return Err(ctx.refuse(
-            EINVAL,
-            fmt!("{} is itself stacked on another filesystem", ty),
-        ));
+        return Err(ctx.refuse(EINVAL, fmt!("{} is itself stacked on another filesystem", ty)));
     }
     if !sb.has_handles() {
-        return Err(ctx.refuse(
-            EINVAL,
-            fmt!("{} has no file handles, by which the log names objects", ty),
-        ));
+        return Err(ctx.refuse(EINVAL, fmt!("{} has no file handles, by which the log names objects", ty)));
     }
     let root = path.dentry().inode().ok_or(ENOENT)?;
     if root.is_casefolded() {
         return Err(ctx.refuse(EINVAL, fmt!("the directory ignores case")));
     }
-    let claim = Claim::new(path.dentry()).map_err(|e| {
-        ctx.refuse(e, fmt!("the directory, or part of it, is mounted already"))
-    })?;
-    let lower = path.clone_mount().map_err(|e| {
-        ctx.refuse(e, fmt!("the directory's mount cannot be cloned"))
-    })?;
+    let claim = Claim::new(path.dentry())
+        .map_err(|e| ctx.refuse(e, fmt!("the directory, or part of it, is mounted already")))?;
+    let lower = path.clone_mount().map_err(|e| ctx.refuse(e, fmt!("the directory's mount cannot be cloned")))?;
     if lower.is_readonly() && !ctx.is_readonly() {
         return Err(ctx.refuse(EROFS, fmt!("the directory is on a read-only mount")));
     }
     let lower = Arc::new(lower, GFP_KERNEL)?;
-    let tree = Arc::new(
-        Tree {
-            lower: lower.clone(),
-        },
-        GFP_KERNEL,
-    )?;
+    let tree = Arc::new(Tree { lower: lower.clone() }, GFP_KERNEL)?;
     check_contents(ctx, &tree)?;
 
     let options = ctx.options().settled();
     let mut source = KVec::new();
     source.extend_from_slice(ctx.source()?.to_bytes(), GFP_KERNEL)?;
-    let log = Log::new(Config {
-        size: options.ring(),
-        onstall: options.on_stall(),
-        source,
-        superblock: id,
-        lower: tree,
-    })
-    .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
-    let mounted = Mounted {
-        options,
-        log,
-        _claim: claim,
-    };
+    let log =
+        Log::new(Config { size: options.ring(), onstall: options.on_stall(), source, superblock: id, lower: tree })
+            .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
+    let mounted = Mounted { options, log, _claim: claim };
     Ok((lower, mounted))
 }
 
@@ -210,10 +184,7 @@ fn check_contents(ctx: &MountContext<'_, ReelFs>, tree: &Tree) -> Result {
 /// Checks that a remount changes nothing that cannot be changed.
 pub(super) fn reconfigure(ctx: &mut MountContext<'_, ReelFs>, sb: &SuperBlock<ReelFs>) -> Result {
     if !ctx.options().agrees_with(&sb.data().options) {
-        return Err(ctx.refuse(
-            EINVAL,
-            fmt!("ring=, onstall= and flush= are fixed when the filesystem is mounted"),
-        ));
+        return Err(ctx.refuse(EINVAL, fmt!("ring=, onstall= and flush= are fixed when the filesystem is mounted")));
     }
     if !ctx.is_readonly() && sb.lower().is_readonly() {
         return Err(ctx.refuse(EROFS, fmt!("the directory below is on a read-only mount")));

@@ -71,16 +71,10 @@ impl Options {
 }
 
 /// Takes an option; [`ENOPARAM`] for one that is not ours.
-pub(super) fn parse(
-    ctx: &mut MountContext<'_, ReelFs>,
-    key: &CStr,
-    value: Option<&CStr>,
-) -> Result {
+pub(super) fn parse(ctx: &mut MountContext<'_, ReelFs>, key: &CStr, value: Option<&CStr>) -> Result {
     let key = key.to_bytes();
     let text = value.map(CStr::to_bytes);
-    let wants_value = |name: &str| -> Error {
-        ctx.refuse(EINVAL, fmt!("{} wants a value", name))
-    };
+    let wants_value = |name: &str| -> Error { ctx.refuse(EINVAL, fmt!("{} wants a value", name)) };
     match key {
         b"ring" => {
             let text = text.ok_or_else(|| wants_value("ring="))?;
@@ -90,11 +84,7 @@ pub(super) fn parse(
             let Some(ring) = ring else {
                 return Err(ctx.refuse(
                     EINVAL,
-                    fmt!(
-                        "ring= must be a power of two from {} MiB to {} MiB",
-                        RING_MIN >> 20,
-                        RING_MAX >> 20
-                    ),
+                    fmt!("ring= must be a power of two from {} MiB to {} MiB", RING_MIN >> 20, RING_MAX >> 20),
                 ));
             };
             ctx.options_mut().ring = Some(ring);
@@ -103,9 +93,7 @@ pub(super) fn parse(
             let on_stall = match text.ok_or_else(|| wants_value("onstall="))? {
                 b"block" => Onstall::Block,
                 b"fail" => Onstall::Fail,
-                b"degrade" => {
-                    return Err(ctx.refuse(EINVAL, fmt!("onstall=degrade is not offered yet")))
-                }
+                b"degrade" => return Err(ctx.refuse(EINVAL, fmt!("onstall=degrade is not offered yet"))),
                 _ => return Err(ctx.refuse(EINVAL, fmt!("onstall= must be block or fail"))),
             };
             ctx.options_mut().on_stall = Some(on_stall);
@@ -114,10 +102,7 @@ pub(super) fn parse(
             let text = text.ok_or_else(|| wants_value("flush="))?;
             let flush = decimal(text).filter(|n| (1..=FLUSH_MAX).contains(n));
             let Some(flush) = flush else {
-                return Err(ctx.refuse(
-                    EINVAL,
-                    fmt!("flush= must be from 1 to {} seconds", FLUSH_MAX),
-                ));
+                return Err(ctx.refuse(EINVAL, fmt!("flush= must be from 1 to {} seconds", FLUSH_MAX)));
             };
             ctx.options_mut().flush = Some(u32::try_from(flush)?);
         }

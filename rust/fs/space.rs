@@ -58,14 +58,8 @@ fn salvage(file: &File<ReelFs>, inode: &Locked<'_, ReelFs>, mode: i32, offset: i
         let room = data.log().reserve::<AttrBody>(0, 0)?;
         let object = change(inode);
         let kind = RecordType::Truncate;
-        inode
-            .data()
-            .recorded(capture::attributes(room, kind, &object, 0, Outcome::Partial));
-        let end = if mode & SHIFTS != 0 {
-            i64::MAX
-        } else {
-            offset.saturating_add(len)
-        };
+        inode.data().recorded(capture::attributes(room, kind, &object, 0, Outcome::Partial));
+        let end = if mode & SHIFTS != 0 { i64::MAX } else { offset.saturating_add(len) };
         reread(file, inode, offset, end)
     };
     if recorded().is_err() {

@@ -22,10 +22,7 @@ pub(crate) struct InodeData {
 impl InodeData {
     /// `tail` is the end of the log: an object that was not in memory may have changes up to it.
     pub(super) fn new(lower: &LowerInode, tail: Lsn) -> Result<Self> {
-        Ok(Self {
-            identity: identity(lower)?,
-            last: AtomicU64::new(tail),
-        })
+        Ok(Self { identity: identity(lower)?, last: AtomicU64::new(tail) })
     }
 
     /// Returns the name of the object in the log.
@@ -61,11 +58,7 @@ pub(super) fn identity(lower: &LowerInode) -> Result<Identity> {
 pub(super) fn attributes(attr: &Attr) -> Attributes {
     let kind = Kind::of(attr.mode);
     let has_size = matches!(kind, Kind::Regular | Kind::Symlink);
-    let device = if kind == Kind::Special {
-        (attr.rdev_major, attr.rdev_minor)
-    } else {
-        (0, 0)
-    };
+    let device = if kind == Kind::Special { (attr.rdev_major, attr.rdev_minor) } else { (0, 0) };
     Attributes {
         mode: u32::from(attr.mode).into(),
         nlink: attr.nlink.into(),
@@ -96,19 +89,12 @@ pub(super) fn attributes_with_flags(attr: &Attr, lower: &LowerDentry) -> Attribu
 
 /// Returns an object of ours as it is now.
 pub(super) fn change(inode: &Inode<ReelFs>) -> Change {
-    Change {
-        object: inode.data().identity(),
-        attr: attributes(&inode.lower().attr()),
-    }
+    Change { object: inode.data().identity(), attr: attributes(&inode.lower().attr()) }
 }
 
 /// Returns an entry of a directory, which is as it is now.
 pub(super) fn entry<'a>(dir: &Inode<ReelFs>, name: &'a Dentry<ReelFs>) -> Entry<'a> {
-    Entry {
-        parent: dir.data().identity(),
-        parent_attr: attributes(&dir.lower().attr()),
-        name: name.name(),
-    }
+    Entry { parent: dir.data().identity(), parent_attr: attributes(&dir.lower().attr()), name: name.name() }
 }
 
 /// Returns whether an operation that failed left its traces.

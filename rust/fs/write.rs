@@ -164,12 +164,7 @@ fn store(
 
 /// Records what the file below holds from `pos` to `end`, or to its own end. Sleeps; the file is
 /// locked.
-pub(super) fn reread(
-    file: &File<ReelFs>,
-    inode: &Locked<'_, ReelFs>,
-    mut pos: i64,
-    end: i64,
-) -> Result {
+pub(super) fn reread(file: &File<ReelFs>, inode: &Locked<'_, ReelFs>, mut pos: i64, end: i64) -> Result {
     let log = inode.superblock().data().log();
     let lower = file.open_readonly()?;
     let end = end.min(inode.lower().size());
@@ -194,12 +189,7 @@ pub(super) fn reread(
 /// Lock order: the file's lock, write protection of the filesystem below, the pipe's lock. (The
 /// filesystem below takes the pipe's lock inside its write protection when it is spliced to
 /// itself; so must we.)
-pub(super) fn splice(
-    pipe: &mut Pipe<'_>,
-    file: &File<ReelFs>,
-    pos: i64,
-    len: usize,
-) -> Result<usize> {
+pub(super) fn splice(pipe: &mut Pipe<'_>, file: &File<ReelFs>, pos: i64, len: usize) -> Result<usize> {
     let log = file.inode().superblock().data().log();
     let written = loop {
         log.wait_room::<WriteBody>(len.min(log.write_max()), 0)?;
@@ -215,10 +205,7 @@ pub(super) fn splice(
                 out_of_room = true;
                 return Err(EAGAIN);
             };
-            room.payload()
-                .get_mut(..piece.len())
-                .ok_or(EIO)?
-                .copy_from_slice(piece);
+            room.payload().get_mut(..piece.len()).ok_or(EIO)?.copy_from_slice(piece);
             let n = store(file, &inode, room, piece.len(), at, false, Some(&held))?;
             at = at.saturating_add(n as i64);
             Ok(n)

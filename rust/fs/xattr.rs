@@ -5,10 +5,7 @@
 use super::{state::change, ReelFs};
 use crate::capture::{self, XattrBuffer};
 use crate::format::{mark::MARK_XATTR, record::XattrBody};
-use crate::vfs::{
-    enodata, eopnotsupp, AclKind, AclXattr, Dentry, Locked, LowerDentry, SetMode,
-    XattrOperations,
-};
+use crate::vfs::{enodata, eopnotsupp, AclKind, AclXattr, Dentry, Locked, LowerDentry, SetMode, XattrOperations};
 use kernel::prelude::*;
 
 /// The attribute on the root below by which a tree and its log know each other.
@@ -27,20 +24,11 @@ impl XattrOperations<ReelFs> for Xattrs {
         dentry.lower().get_xattr(name, out)
     }
 
-    fn set(
-        dentry: &Dentry<ReelFs>,
-        inode: &Locked<'_, ReelFs>,
-        name: &CStr,
-        value: &[u8],
-        mode: SetMode,
-    ) -> Result {
+    fn set(dentry: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, name: &CStr, value: &[u8], mode: SetMode) -> Result {
         check_name(name)?;
         let bytes = name.to_bytes();
         let sb = inode.superblock();
-        let room = sb
-            .data()
-            .log()
-            .reserve::<XattrBody>(capture::xattr_max(bytes, value), 0)?;
+        let room = sb.data().log().reserve::<XattrBody>(capture::xattr_max(bytes, value), 0)?;
         let access = sb.lower().want_write()?;
         // An attribute is set as a whole or not at all.
         let result = dentry.lower().set_xattr(&access, name, value, mode);
@@ -56,10 +44,7 @@ impl XattrOperations<ReelFs> for Xattrs {
         check_name(name)?;
         let bytes = name.to_bytes();
         let sb = inode.superblock();
-        let room = sb
-            .data()
-            .log()
-            .reserve::<XattrBody>(capture::xattr_max(bytes, &[]), 0)?;
+        let room = sb.data().log().reserve::<XattrBody>(capture::xattr_max(bytes, &[]), 0)?;
         let access = sb.lower().want_write()?;
         let result = dentry.lower().remove_xattr(&access, name);
         drop(access);

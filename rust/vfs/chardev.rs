@@ -155,7 +155,10 @@ impl<T: CharDevice> Operations<T> {
         }
     }
 
-    unsafe extern "C" fn poll(file: *mut bindings::file, table: *mut bindings::poll_table_struct) -> bindings::__poll_t {
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
         // SAFETY: Null or valid for the duration of this call.
         let table = unsafe { PollTable::from_raw(table) };
         // SAFETY: The file is valid for the duration of this call, which no `fdget_pos` section surrounds.

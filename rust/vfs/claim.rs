@@ -29,10 +29,7 @@ impl Claim {
     /// Takes a tree; [`EBUSY`] if any part of it is taken. Sleeps.
     pub(crate) fn new(root: &LowerDentry) -> Result<Self> {
         let mut claimed = CLAIMED.lock();
-        if claimed
-            .iter()
-            .any(|other| root.is_within(other) || other.is_within(root))
-        {
+        if claimed.iter().any(|other| root.is_within(other) || other.is_within(root)) {
             return Err(EBUSY);
         }
         claimed.push(root.into(), GFP_KERNEL)?;

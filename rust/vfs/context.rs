@@ -4,14 +4,13 @@
 //!
 //! C header: `include/linux/fs_context.h`.
 
-use super::{bindings, superblock::{Callbacks, SuperBlock}, FileSystem};
-use core::{marker::PhantomData, ptr};
-use kernel::{
-    error::from_result,
-    fmt,
-    prelude::*,
-    str::CString,
+use super::{
+    bindings,
+    superblock::{Callbacks, SuperBlock},
+    FileSystem,
 };
+use core::{marker::PhantomData, ptr};
+use kernel::{error::from_result, fmt, prelude::*, str::CString};
 
 /// A mount being configured.
 ///
@@ -71,9 +70,7 @@ impl<T: FileSystem> MountContext<'_, T> {
 pub(super) struct Vtable<T>(PhantomData<T>);
 
 impl<T: FileSystem> Vtable<T> {
-    pub(super) unsafe extern "C" fn init_fs_context(
-        fc: *mut bindings::opaque_fs_context,
-    ) -> kernel::ffi::c_int {
+    pub(super) unsafe extern "C" fn init_fs_context(fc: *mut bindings::opaque_fs_context) -> kernel::ffi::c_int {
         let fc: *mut bindings::fs_context = fc.cast();
         from_result(|| {
             let options = KBox::new(T::Options::default(), GFP_KERNEL)?;
@@ -104,19 +101,9 @@ impl<T: FileSystem> Vtable<T> {
         // SAFETY: The VFS passes a context of ours and a parameter with a name.
         let (key, value) = unsafe {
             let value = bindings::rvfs_param_string(param);
-            (
-                CStr::from_char_ptr((*param).key),
-                if value.is_null() {
-                    None
-                } else {
-                    Some(CStr::from_char_ptr(value))
-                },
-            )
+            (CStr::from_char_ptr((*param).key), if value.is_null() { None } else { Some(CStr::from_char_ptr(value)) })
         };
-        let mut ctx = MountContext::<T> {
-            fc,
-            _fc: PhantomData,
-        };
+        let mut ctx = MountContext::<T> { fc, _fc: PhantomData };
         from_result(|| {
             T::parse(&mut ctx, key, value)?;
             Ok(0)
@@ -124,10 +111,7 @@ impl<T: FileSystem> Vtable<T> {
     }
 
     unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> kernel::ffi::c_int {
-        let mut ctx = MountContext::<T> {
-            fc,
-            _fc: PhantomData,
-        };
+        let mut ctx = MountContext::<T> { fc, _fc: PhantomData };
         from_result(|| {
             Callbacks::<T>::get_tree(&mut ctx)?;
             Ok(0)
@@ -135,10 +119,7 @@ impl<T: FileSystem> Vtable<T> {
     }
 
     unsafe extern "C" fn reconfigure(fc: *mut bindings::fs_context) -> kernel::ffi::c_int {
-        let mut ctx = MountContext::<T> {
-            fc,
-            _fc: PhantomData,
-        };
+        let mut ctx = MountContext::<T> { fc, _fc: PhantomData };
         from_result(|| {
             // SAFETY: A context for reconfiguring holds the root of what it reconfigures.
             let sb = unsafe { SuperBlock::<T>::from_raw((*(*fc).root).d_sb) };

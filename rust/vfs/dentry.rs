@@ -228,11 +228,7 @@ impl<T: FileSystem> Vtable<T> {
         dentry: *mut bindings::dentry,
         flags: kernel::ffi::c_uint,
     ) -> kernel::ffi::c_int {
-        let walk = if flags & bindings::LOOKUP_RCU != 0 {
-            Walk::Rcu
-        } else {
-            Walk::Ref
-        };
+        let walk = if flags & bindings::LOOKUP_RCU != 0 { Walk::Rcu } else { Walk::Ref };
         // SAFETY: The VFS passes an inode and a dentry of ours that are valid during the call.
         let (dir, dentry) = unsafe { (Inode::<T>::from_raw(dir), Dentry::<T>::from_raw(dentry)) };
         match T::Dentries::revalidate(dentry, dir.lower(), walk) {

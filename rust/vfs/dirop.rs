@@ -11,11 +11,7 @@
 //!
 //! C header: `include/linux/namei.h`.
 
-use super::{
-    bindings, estale,
-    dentry::LowerDentry,
-    mount::WriteAccess,
-};
+use super::{bindings, dentry::LowerDentry, estale, mount::WriteAccess};
 use core::{marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, to_result},
@@ -45,11 +41,7 @@ pub(crate) struct Creating<'a> {
 
 impl<'a> Creating<'a> {
     /// Locks `parent`. [`EEXIST`] if `child` exists, [`ESTALE`] if it is elsewhere by now.
-    pub(crate) fn start(
-        _access: &'a WriteAccess<'_>,
-        parent: &'a LowerDentry,
-        child: &LowerDentry,
-    ) -> Result<Self> {
+    pub(crate) fn start(_access: &'a WriteAccess<'_>, parent: &'a LowerDentry, child: &LowerDentry) -> Result<Self> {
         // SAFETY: Both dentries are valid, and the parent has an inode or the child no parent.
         let ptr = unsafe { bindings::start_creating_dentry(parent.as_ptr(), child.as_ptr()) };
         Ok(Self {
@@ -77,11 +69,7 @@ impl<'a> Creating<'a> {
         // SAFETY: By the type's invariants. `vfs_mkdir` releases lock and dentry when it fails,
         // and the dentry alone when it returns another, hence no drop of what was.
         let ptr = unsafe { bindings::rvfs_vfs_mkdir(this.dentry.as_ptr(), mode) };
-        Ok(Self {
-            dentry: NonNull::new(from_err_ptr(ptr)?).ok_or(EINVAL)?,
-            _access: PhantomData,
-            _nts: NotThreadSafe,
-        })
+        Ok(Self { dentry: NonNull::new(from_err_ptr(ptr)?).ok_or(EINVAL)?, _access: PhantomData, _nts: NotThreadSafe })
     }
 
     /// Makes a device, fifo or socket.
@@ -93,9 +81,7 @@ impl<'a> Creating<'a> {
     /// Makes a symbolic link.
     pub(crate) fn symlink(&mut self, target: &CStr) -> Result {
         // SAFETY: By the type's invariants; the target ends in NUL.
-        to_result(unsafe {
-            bindings::rvfs_vfs_symlink(self.dentry.as_ptr(), target.as_char_ptr())
-        })
+        to_result(unsafe { bindings::rvfs_vfs_symlink(self.dentry.as_ptr(), target.as_char_ptr()) })
     }
 
     /// Makes another name of an object.
@@ -125,11 +111,7 @@ pub(crate) struct Removing<'a> {
 
 impl<'a> Removing<'a> {
     /// Locks `parent`. [`ENOENT`] if `child` is gone, [`ESTALE`] if it is elsewhere by now.
-    pub(crate) fn start(
-        _access: &'a WriteAccess<'_>,
-        parent: &'a LowerDentry,
-        child: &LowerDentry,
-    ) -> Result<Self> {
+    pub(crate) fn start(_access: &'a WriteAccess<'_>, parent: &'a LowerDentry, child: &LowerDentry) -> Result<Self> {
         // SAFETY: Both dentries are valid.
         let ptr = unsafe { bindings::start_removing_dentry(parent.as_ptr(), child.as_ptr()) };
         Ok(Self {
@@ -224,11 +206,7 @@ impl<'a> Renaming<'a> {
             )
         })?;
         // INVARIANT: It succeeded.
-        Ok(Self {
-            rd,
-            _access: PhantomData,
-            _nts: NotThreadSafe,
-        })
+        Ok(Self { rd, _access: PhantomData, _nts: NotThreadSafe })
     }
 
     /// Moves the name.

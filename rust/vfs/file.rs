@@ -139,11 +139,7 @@ impl LowerFile {
         self.inner.get()
     }
 
-    fn open<T: FileSystem>(
-        user: *mut bindings::file,
-        inode: &Inode<T>,
-        flags: u32,
-    ) -> Result<ARef<Self>> {
+    fn open<T: FileSystem>(user: *mut bindings::file, inode: &Inode<T>, flags: u32) -> Result<ARef<Self>> {
         // SAFETY: The file is being opened or open, so its path is there; the caller's
         // credentials are valid during the call, and the file takes its own reference to them.
         unsafe {
@@ -173,14 +169,7 @@ impl LowerFile {
     ) -> Result<usize> {
         // SAFETY: The file is valid and the memory there; a write only reads it.
         let ret = unsafe {
-            bindings::rvfs_lower_write(
-                self.as_ptr(),
-                data.as_mut_ptr().cast(),
-                data.len(),
-                pos,
-                direct,
-                held.is_some(),
-            )
+            bindings::rvfs_lower_write(self.as_ptr(), data.as_mut_ptr().cast(), data.len(), pos, direct, held.is_some())
         };
         bytes(ret)
     }
@@ -188,9 +177,7 @@ impl LowerFile {
     /// Reads from `pos` into `out`, up to the end of the file; returns how much there was.
     pub(crate) fn read_at(&self, out: &mut [u8], pos: i64) -> Result<usize> {
         // SAFETY: The file is valid and the memory ours to write.
-        bytes(unsafe {
-            bindings::rvfs_lower_read(self.as_ptr(), out.as_mut_ptr().cast(), out.len(), pos)
-        })
+        bytes(unsafe { bindings::rvfs_lower_read(self.as_ptr(), out.as_mut_ptr().cast(), out.len(), pos) })
     }
 
     /// Keeps the filesystem below from being frozen while the guard lives.
@@ -204,12 +191,7 @@ impl LowerFile {
     pub(crate) fn fsync(&self, range: Range<i64>, how: Sync) -> Result {
         // SAFETY: The file is valid.
         to_result(unsafe {
-            bindings::vfs_fsync_range(
-                self.as_ptr(),
-                range.start,
-                range.end,
-                (how == Sync::Data).into(),
-            )
+            bindings::vfs_fsync_range(self.as_ptr(), range.start, range.end, (how == Sync::Data).into())
         })
     }
 
@@ -317,11 +299,7 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
     ///
     /// The inode must be locked and its size fresh. Shortens `from` to what may be written and
     /// returns its length.
-    pub(crate) fn write_checks(
-        &mut self,
-        _lock: &Locked<'_, T>,
-        from: &mut IovIterSource<'_>,
-    ) -> Result<usize> {
+    pub(crate) fn write_checks(&mut self, _lock: &Locked<'_, T>, from: &mut IovIterSource<'_>) -> Result<usize> {
         // SAFETY: Both are valid.
         bytes(unsafe { bindings::generic_write_checks(self.ptr, from.as_raw()) })
     }
@@ -331,18 +309,9 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
         let lower = self.file().lower();
         // SAFETY: All are valid; a request that is queued holds the files.
         bytes(unsafe {
-            let mut ctx = bindings::backing_file_ctx {
-                cred: (*lower.as_ptr()).f_cred,
-                accessed: None,
-                end_write: None,
-            };
-            bindings::backing_file_read_iter(
-                lower.as_ptr(),
-                to.as_raw(),
-                self.ptr,
-                (*self.ptr).ki_flags,
-                &mut ctx,
-            )
+            let mut ctx =
+                bindings::backing_file_ctx { cred: (*lower.as_ptr()).f_cred, accessed: None, end_write: None };
+            bindings::backing_file_read_iter(lower.as_ptr(), to.as_raw(), self.ptr, (*self.ptr).ki_flags, &mut ctx)
         })
     }
 }
@@ -375,13 +344,7 @@ impl<'a, 'data> Source<'a, 'data> {
     /// Copies to `out` what is in memory, up to the first byte that is not, and moves on.
     pub(crate) fn copy(&mut self, out: &mut [u8]) -> usize {
         // SAFETY: The iterator is valid and `out` ours to write.
-        unsafe {
-            bindings::rvfs_copy_from_iter_nofault(
-                out.as_mut_ptr().cast(),
-                out.len(),
-                self.0.as_raw(),
-            )
-        }
+        unsafe { bindings::rvfs_copy_from_iter_nofault(out.as_mut_ptr().cast(), out.len(), self.0.as_raw()) }
     }
 
     /// Moves back over the last `len` bytes copied.
@@ -409,11 +372,7 @@ impl Pipe<'_> {
         pos: i64,
         sink: &mut dyn FnMut(&[u8]) -> Result<usize>,
     ) -> Result<usize> {
-        unsafe extern "C" fn actor(
-            data: *mut ffi::c_void,
-            from: *const ffi::c_void,
-            len: usize,
-        ) -> ffi::c_int {
+        unsafe extern "C" fn actor(data: *mut ffi::c_void, from: *const ffi::c_void, len: usize) -> ffi::c_int {
             // SAFETY: `data` is the sink passed below, and `from` a mapped part of a page.
             let (sink, piece) = unsafe {
                 (
@@ -426,14 +385,7 @@ impl Pipe<'_> {
         let mut sink = sink;
         // SAFETY: The pipe is valid, and the sink outlives the call.
         bytes(unsafe {
-            bindings::rvfs_splice_from_pipe(
-                self.ptr,
-                len,
-                self.flags,
-                pos,
-                (&raw mut sink).cast(),
-                Some(actor),
-            )
+            bindings::rvfs_splice_from_pipe(self.ptr, len, self.flags, pos, (&raw mut sink).cast(), Some(actor))
         })
     }
 }
@@ -470,11 +422,8 @@ impl Mapping<'_> {
     pub(crate) fn map(&mut self, lower: &LowerFile) -> Result {
         // SAFETY: Both are valid; the area takes its own reference to the file.
         to_result(unsafe {
-            let mut ctx = bindings::backing_file_ctx {
-                cred: (*lower.as_ptr()).f_cred,
-                accessed: None,
-                end_write: None,
-            };
+            let mut ctx =
+                bindings::backing_file_ctx { cred: (*lower.as_ptr()).f_cred, accessed: None, end_write: None };
             bindings::backing_file_mmap(lower.as_ptr(), self.vma, &mut ctx)
         })
     }
@@ -505,10 +454,7 @@ impl<'a, T: FileSystem> Opening<'a, T> {
                 bindings::O_CREAT | bindings::O_EXCL | bindings::O_NOCTTY | bindings::O_TRUNC,
             );
             let mode = bindings::rvfs_file_mode(lower.as_ptr());
-            bindings::rvfs_file_add_mode(
-                self.ptr,
-                mode & (bindings::FMODE_CAN_ODIRECT | bindings::FMODE_NOWAIT),
-            );
+            bindings::rvfs_file_add_mode(self.ptr, mode & (bindings::FMODE_CAN_ODIRECT | bindings::FMODE_NOWAIT));
         }
         Ok(lower)
     }
@@ -564,10 +510,7 @@ pub(crate) trait FileOperations {
 pub(super) struct Vtable<T>(PhantomData<T>);
 
 impl<F: FileOperations> Vtable<F> {
-    unsafe extern "C" fn open(
-        inode: *mut bindings::inode,
-        file: *mut bindings::file,
-    ) -> ffi::c_int {
+    unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> ffi::c_int {
         from_result(|| {
             // SAFETY: The VFS opens a file of an inode of ours.
             let inode = unsafe { Inode::from_raw(inode) };
@@ -578,10 +521,7 @@ impl<F: FileOperations> Vtable<F> {
         })
     }
 
-    unsafe extern "C" fn release(
-        _inode: *mut bindings::inode,
-        file: *mut bindings::file,
-    ) -> ffi::c_int {
+    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> ffi::c_int {
         // SAFETY: Nobody uses the file any more; it owns a reference to the one below.
         unsafe { bindings::fput((*file).private_data.cast()) };
         0
@@ -610,26 +550,14 @@ impl<F: FileOperations> Vtable<F> {
         }
     }
 
-    unsafe extern "C" fn read_iter(
-        kiocb: *mut bindings::kiocb,
-        iter: *mut bindings::iov_iter,
-    ) -> isize {
-        let mut kiocb = Kiocb {
-            ptr: kiocb,
-            _file: PhantomData,
-        };
+    unsafe extern "C" fn read_iter(kiocb: *mut bindings::kiocb, iter: *mut bindings::iov_iter) -> isize {
+        let mut kiocb = Kiocb { ptr: kiocb, _file: PhantomData };
         // SAFETY: The VFS passes an iterator to write to.
         to_ssize(F::read_iter(&mut kiocb, unsafe { IovIterDest::from_raw(iter) }))
     }
 
-    unsafe extern "C" fn write_iter(
-        kiocb: *mut bindings::kiocb,
-        iter: *mut bindings::iov_iter,
-    ) -> isize {
-        let mut kiocb = Kiocb {
-            ptr: kiocb,
-            _file: PhantomData,
-        };
+    unsafe extern "C" fn write_iter(kiocb: *mut bindings::kiocb, iter: *mut bindings::iov_iter) -> isize {
+        let mut kiocb = Kiocb { ptr: kiocb, _file: PhantomData };
         // SAFETY: The VFS passes an iterator to read from.
         to_ssize(F::write_iter(&mut kiocb, unsafe { IovIterSource::from_raw(iter) }))
     }
@@ -655,11 +583,7 @@ impl<F: FileOperations> Vtable<F> {
         len: usize,
         flags: ffi::c_uint,
     ) -> isize {
-        let mut pipe = Pipe {
-            ptr: pipe,
-            flags,
-            _pipe: PhantomData,
-        };
+        let mut pipe = Pipe { ptr: pipe, flags, _pipe: PhantomData };
         // SAFETY: The file is ours and open, the position the caller's to change.
         unsafe {
             let ret = F::splice_write(&mut pipe, File::from_raw(file), *ppos, len);
@@ -670,10 +594,7 @@ impl<F: FileOperations> Vtable<F> {
         }
     }
 
-    unsafe extern "C" fn iterate_shared(
-        file: *mut bindings::file,
-        ctx: *mut bindings::dir_context,
-    ) -> ffi::c_int {
+    unsafe extern "C" fn iterate_shared(file: *mut bindings::file, ctx: *mut bindings::dir_context) -> ffi::c_int {
         // SAFETY: The file is ours and open, its position locked by the VFS.
         unsafe {
             let lower = File::<F::Fs>::from_raw(file).lower().as_ptr();
@@ -682,14 +603,8 @@ impl<F: FileOperations> Vtable<F> {
         }
     }
 
-    unsafe extern "C" fn mmap(
-        file: *mut bindings::file,
-        vma: *mut bindings::vm_area_struct,
-    ) -> ffi::c_int {
-        let mut mapping = Mapping {
-            vma,
-            _vma: PhantomData,
-        };
+    unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> ffi::c_int {
+        let mut mapping = Mapping { vma, _vma: PhantomData };
         from_result(|| {
             // SAFETY: The file is ours and open.
             F::mmap(unsafe { File::from_raw(file) }, &mut mapping)?;

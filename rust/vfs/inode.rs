@@ -4,12 +4,7 @@
 //!
 //! C header: `include/linux/fs.h`.
 
-use super::{
-    eopnotsupp,
-    bindings,
-    superblock::SuperBlock,
-    FileSystem, Foreign,
-};
+use super::{bindings, eopnotsupp, superblock::SuperBlock, FileSystem, Foreign};
 use core::{cell::UnsafeCell, marker::PhantomData, ops::Deref, ptr::NonNull};
 use kernel::{
     error::to_result,
@@ -204,12 +199,7 @@ pub(crate) struct FiemapRequest<'a> {
 
 impl FiemapRequest<'_> {
     pub(super) fn new(info: *mut bindings::fiemap_extent_info, start: u64, len: u64) -> Self {
-        Self {
-            info,
-            start,
-            len,
-            _info: PhantomData,
-        }
+        Self { info, start, len, _info: PhantomData }
     }
 }
 
@@ -300,11 +290,7 @@ impl<T: FileSystem> Inode<T> {
     pub(crate) fn lock_killable(&self) -> Result<Locked<'_, T>> {
         // SAFETY: The inode is valid.
         to_result(unsafe { bindings::rvfs_inode_lock_killable(self.as_ptr()) })?;
-        Ok(Locked {
-            inode: self,
-            owned: true,
-            _nts: NotThreadSafe,
-        })
+        Ok(Locked { inode: self, owned: true, _nts: NotThreadSafe })
     }
 
     /// The lock, where the VFS took it before it called us.

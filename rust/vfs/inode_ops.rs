@@ -13,10 +13,7 @@ use super::{
     xattr::{Acl, AclKind},
     FileSystem,
 };
-use core::{
-    marker::PhantomData,
-    ptr,
-};
+use core::{marker::PhantomData, ptr};
 use kernel::{
     error::{from_err_ptr, from_result, to_result},
     ffi,
@@ -73,14 +70,7 @@ impl<T: FileSystem> GetAttr<'_, T> {
         let sb = self.dentry.superblock();
         let path = sb.lower().path(self.dentry.lower());
         // SAFETY: All are valid.
-        to_result(unsafe {
-            bindings::vfs_getattr_nosec(
-                path.as_ptr(),
-                self.stat,
-                self.mask,
-                self.flags,
-            )
-        })?;
+        to_result(unsafe { bindings::vfs_getattr_nosec(path.as_ptr(), self.stat, self.mask, self.flags) })?;
         if self.stat.dev == sb.lower().superblock().dev() {
             self.stat.dev = sb.dev();
         }
@@ -120,9 +110,7 @@ impl LowerDentry {
         let mut flags = 0;
         let mut project = 0;
         // SAFETY: The dentry is positive.
-        let ret = unsafe {
-            bindings::rvfs_fileattr_get(self.as_ptr(), &mut flags, &mut project)
-        };
+        let ret = unsafe { bindings::rvfs_fileattr_get(self.as_ptr(), &mut flags, &mut project) };
         (ret == 0).then_some((flags, project))
     }
 }
@@ -169,12 +157,7 @@ pub(crate) trait InodeOperations {
     }
 
     /// Makes a device, fifo or socket.
-    fn mknod(
-        _dir: &Locked<'_, Self::Fs>,
-        _name: &Dentry<Self::Fs>,
-        _mode: u16,
-        _dev: u32,
-    ) -> Result {
+    fn mknod(_dir: &Locked<'_, Self::Fs>, _name: &Dentry<Self::Fs>, _mode: u16, _dev: u32) -> Result {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
@@ -184,11 +167,7 @@ pub(crate) trait InodeOperations {
     }
 
     /// Makes another name of an object, which is locked too.
-    fn link(
-        _old: &Dentry<Self::Fs>,
-        _dir: &Locked<'_, Self::Fs>,
-        _name: &Dentry<Self::Fs>,
-    ) -> Result {
+    fn link(_old: &Dentry<Self::Fs>, _dir: &Locked<'_, Self::Fs>, _name: &Dentry<Self::Fs>) -> Result {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
@@ -240,21 +219,12 @@ pub(crate) trait InodeOperations {
     }
 
     /// Changes file attributes. The object is locked.
-    fn fileattr_set(
-        _name: &Dentry<Self::Fs>,
-        _inode: &Locked<'_, Self::Fs>,
-        _attr: &mut FileAttr,
-    ) -> Result {
+    fn fileattr_set(_name: &Dentry<Self::Fs>, _inode: &Locked<'_, Self::Fs>, _attr: &mut FileAttr) -> Result {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
     /// Changes or removes an access control list. The object is locked.
-    fn set_acl(
-        _name: &Dentry<Self::Fs>,
-        _inode: &Locked<'_, Self::Fs>,
-        _kind: AclKind,
-        _acl: &Acl,
-    ) -> Result {
+    fn set_acl(_name: &Dentry<Self::Fs>, _inode: &Locked<'_, Self::Fs>, _kind: AclKind, _acl: &Acl) -> Result {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 }
@@ -322,13 +292,7 @@ impl<O: InodeOperations> Vtable<O> {
         target: *const ffi::c_char,
     ) -> ffi::c_int {
         // SAFETY: The VFS holds the directory's lock; both are ours, and the target is a string.
-        result(unsafe {
-            O::symlink(
-                &Inode::assume_locked(dir),
-                Dentry::from_raw(dentry),
-                CStr::from_char_ptr(target),
-            )
-        })
+        result(unsafe { O::symlink(&Inode::assume_locked(dir), Dentry::from_raw(dentry), CStr::from_char_ptr(target)) })
     }
 
     unsafe extern "C" fn link(
@@ -337,27 +301,15 @@ impl<O: InodeOperations> Vtable<O> {
         dentry: *mut bindings::dentry,
     ) -> ffi::c_int {
         // SAFETY: The VFS holds the locks of directory and object; all are ours.
-        result(unsafe {
-            O::link(
-                Dentry::from_raw(old),
-                &Inode::assume_locked(dir),
-                Dentry::from_raw(dentry),
-            )
-        })
+        result(unsafe { O::link(Dentry::from_raw(old), &Inode::assume_locked(dir), Dentry::from_raw(dentry)) })
     }
 
-    unsafe extern "C" fn unlink(
-        dir: *mut bindings::inode,
-        dentry: *mut bindings::dentry,
-    ) -> ffi::c_int {
+    unsafe extern "C" fn unlink(dir: *mut bindings::inode, dentry: *mut bindings::dentry) -> ffi::c_int {
         // SAFETY: The VFS holds the locks of directory and object; both are ours.
         result(unsafe { O::unlink(&Inode::assume_locked(dir), Dentry::from_raw(dentry)) })
     }
 
-    unsafe extern "C" fn rmdir(
-        dir: *mut bindings::inode,
-        dentry: *mut bindings::dentry,
-    ) -> ffi::c_int {
+    unsafe extern "C" fn rmdir(dir: *mut bindings::inode, dentry: *mut bindings::dentry) -> ffi::c_int {
         // SAFETY: The VFS holds the locks of both directories; both are ours.
         result(unsafe { O::rmdir(&Inode::assume_locked(dir), Dentry::from_raw(dentry)) })
     }
@@ -415,11 +367,7 @@ impl<O: InodeOperations> Vtable<O> {
         // SAFETY: The VFS holds the object's lock; it is ours, and the request may be changed.
         result(unsafe {
             let inode = Inode::assume_locked(bindings::rvfs_d_inode(dentry));
-            O::setattr(
-                Dentry::from_raw(dentry),
-                &inode,
-                SetAttr { attr: &mut *attr },
-            )
+            O::setattr(Dentry::from_raw(dentry), &inode, SetAttr { attr: &mut *attr })
         })
     }
 
@@ -432,20 +380,11 @@ impl<O: InodeOperations> Vtable<O> {
     ) -> ffi::c_int {
         // SAFETY: The path is of ours, the answer the caller's to fill.
         result(unsafe {
-            O::getattr(GetAttr {
-                dentry: Dentry::from_raw((*path).dentry),
-                stat: &mut *stat,
-                mask,
-                flags,
-            })
+            O::getattr(GetAttr { dentry: Dentry::from_raw((*path).dentry), stat: &mut *stat, mask, flags })
         })
     }
 
-    unsafe extern "C" fn listxattr(
-        dentry: *mut bindings::dentry,
-        out: *mut ffi::c_char,
-        size: usize,
-    ) -> isize {
+    unsafe extern "C" fn listxattr(dentry: *mut bindings::dentry, out: *mut ffi::c_char, size: usize) -> isize {
         let out = if size == 0 {
             &mut []
         } else {
@@ -499,10 +438,7 @@ impl<O: InodeOperations> Vtable<O> {
         result(inode.lower().fiemap(&mut FiemapRequest::new(info, start, len)))
     }
 
-    unsafe extern "C" fn fileattr_get(
-        dentry: *mut bindings::dentry,
-        attr: *mut bindings::file_kattr,
-    ) -> ffi::c_int {
+    unsafe extern "C" fn fileattr_get(dentry: *mut bindings::dentry, attr: *mut bindings::file_kattr) -> ffi::c_int {
         // SAFETY: The dentry is ours, the answer the caller's to fill.
         let dentry = unsafe { Dentry::<O::Fs>::from_raw(dentry) };
         result(FileAttr(attr).read(dentry.lower()))

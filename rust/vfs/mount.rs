@@ -70,13 +70,7 @@ impl PrivateMount {
 
     /// The path of `dentry` in this mount.
     pub(crate) fn path<'a>(&'a self, dentry: &'a LowerDentry) -> Path<'a> {
-        Path {
-            raw: bindings::path {
-                mnt: self.ptr.as_ptr(),
-                dentry: dentry.as_ptr(),
-            },
-            _borrow: PhantomData,
-        }
+        Path { raw: bindings::path { mnt: self.ptr.as_ptr(), dentry: dentry.as_ptr() }, _borrow: PhantomData }
     }
 }
 
@@ -150,9 +144,7 @@ impl OwnedPath {
     pub(crate) fn clone_mount(&self) -> Result<PrivateMount> {
         // SAFETY: By the type's invariants.
         let ptr = from_err_ptr(unsafe { bindings::clone_private_mount(&self.raw) })?;
-        Ok(PrivateMount {
-            ptr: NonNull::new(ptr).ok_or(EINVAL)?,
-        })
+        Ok(PrivateMount { ptr: NonNull::new(ptr).ok_or(EINVAL)? })
     }
 }
 

@@ -5,13 +5,13 @@
 //! C headers: `include/linux/fs.h`, `include/linux/fs_context.h`.
 
 use super::{
-    eopnotsupp,
     bindings,
     chardev::SuperblockId,
     claim,
     context::{self, MountContext},
-    dentry,
-    inode_ops, inode::{self, Inode, InodeSlot, LowerInode},
+    dentry, eopnotsupp,
+    inode::{self, Inode, InodeSlot, LowerInode},
+    inode_ops,
     mount::{OwnedPath, PrivateMount},
     xattr, FileSystem, Foreign,
 };
@@ -136,11 +136,7 @@ impl<T: FileSystem> SuperBlock<T> {
         // SAFETY: Both superblocks are valid; the cursor is used by this function alone, under
         // its lock.
         to_result(unsafe {
-            bindings::rvfs_sync_lower(
-                self.as_ptr(),
-                self.lower().superblock().as_ptr(),
-                self.info().wb_err.get(),
-            )
+            bindings::rvfs_sync_lower(self.as_ptr(), self.lower().superblock().as_ptr(), self.info().wb_err.get())
         })
     }
 
@@ -190,18 +186,12 @@ impl<T: FileSystem> SuperBlock<T> {
 pub(super) struct Callbacks<T>(PhantomData<T>);
 
 impl<T: FileSystem> Callbacks<T> {
-    unsafe extern "C" fn test(
-        inode: *mut bindings::inode,
-        key: *mut kernel::ffi::c_void,
-    ) -> kernel::ffi::c_int {
+    unsafe extern "C" fn test(inode: *mut bindings::inode, key: *mut kernel::ffi::c_void) -> kernel::ffi::c_int {
         // SAFETY: The inode is valid; the pointer is compared and not followed.
         unsafe { ((*inode).i_private == key).into() }
     }
 
-    unsafe extern "C" fn set(
-        inode: *mut bindings::inode,
-        key: *mut kernel::ffi::c_void,
-    ) -> kernel::ffi::c_int {
+    unsafe extern "C" fn set(inode: *mut bindings::inode, key: *mut kernel::ffi::c_void) -> kernel::ffi::c_int {
         // SAFETY: The inode is new, and the key an inode that `stack` has a reference to.
         unsafe {
             bindings::ihold(key.cast());
@@ -214,8 +204,7 @@ impl<T: FileSystem> Callbacks<T> {
         let cache = T::inode_cache().ptr.load(Ordering::Relaxed);
         // SAFETY: The cache exists while the type is registered, and was made for this slot.
         unsafe {
-            let slot: *mut InodeSlot<T::InodeData> =
-                bindings::rvfs_alloc_inode_sb(sb, cache).cast();
+            let slot: *mut InodeSlot<T::InodeData> = bindings::rvfs_alloc_inode_sb(sb, cache).cast();
             if !slot.is_null() {
                 InodeSlot::reset(slot);
             }
@@ -263,10 +252,7 @@ impl<T: FileSystem> Callbacks<T> {
         }
     }
 
-    unsafe extern "C" fn sync_fs(
-        sb: *mut bindings::super_block,
-        wait: kernel::ffi::c_int,
-    ) -> kernel::ffi::c_int {
+    unsafe extern "C" fn sync_fs(sb: *mut bindings::super_block, wait: kernel::ffi::c_int) -> kernel::ffi::c_int {
         // SAFETY: The VFS passes a superblock of ours, mounted or being unmounted.
         match T::sync_fs(unsafe { SuperBlock::from_raw(sb) }, wait != 0) {
             Ok(()) => 0,
@@ -274,10 +260,7 @@ impl<T: FileSystem> Callbacks<T> {
         }
     }
 
-    unsafe extern "C" fn show_options(
-        m: *mut bindings::seq_file,
-        root: *mut bindings::dentry,
-    ) -> kernel::ffi::c_int {
+    unsafe extern "C" fn show_options(m: *mut bindings::seq_file, root: *mut bindings::dentry) -> kernel::ffi::c_int {
         // SAFETY: The VFS passes the root of a superblock of ours, and a file to print to.
         unsafe {
             let sb = SuperBlock::<T>::from_raw((*root).d_sb);
@@ -320,9 +303,7 @@ impl<T: FileSystem> Callbacks<T> {
         let fc = ctx.as_ptr();
         // SAFETY: The context is valid, and `set_anon_super_fc` right for a filesystem without
         // a device.
-        let sb = from_err_ptr(unsafe {
-            bindings::sget_fc(fc.cast(), None, Some(bindings::set_anon_super_fc))
-        })?;
+        let sb = from_err_ptr(unsafe { bindings::sget_fc(fc.cast(), None, Some(bindings::set_anon_super_fc)) })?;
         match Self::fill(ctx, &path, sb) {
             Ok(root) => {
                 // SAFETY: The superblock is complete; the context takes a reference to its root.
@@ -351,9 +332,7 @@ impl<T: FileSystem> Callbacks<T> {
         let info = KBox::new(
             Info::<T> {
                 // SAFETY: The superblock below is valid.
-                wb_err: UnsafeCell::new(unsafe {
-                    bindings::rvfs_sample_wb_err(lower.superblock().as_ptr())
-                }),
+                wb_err: UnsafeCell::new(unsafe { bindings::rvfs_sample_wb_err(lower.superblock().as_ptr()) }),
                 lower,
                 data,
             },
@@ -404,9 +383,7 @@ pub(crate) struct InodeCache {
 impl InodeCache {
     /// Makes one without slabs; [`Registration`] gets them.
     pub(crate) const fn new() -> Self {
-        Self {
-            ptr: AtomicPtr::new(ptr::null_mut()),
-        }
+        Self { ptr: AtomicPtr::new(ptr::null_mut()) }
     }
 }
 

@@ -5,9 +5,9 @@
 //! C headers: `include/linux/xattr.h`, `include/linux/posix_acl.h`.
 
 use super::{
-    eopnotsupp,
     bindings,
     dentry::Dentry,
+    eopnotsupp,
     inode::{Inode, Locked, LowerInode},
     mount::WriteAccess,
     FileSystem,
@@ -62,25 +62,13 @@ impl Dentry {
     }
 
     /// Sets an attribute, as the caller.
-    pub(crate) fn set_xattr(
-        &self,
-        _access: &WriteAccess<'_>,
-        name: &CStr,
-        value: &[u8],
-        mode: SetMode,
-    ) -> Result {
+    pub(crate) fn set_xattr(&self, _access: &WriteAccess<'_>, name: &CStr, value: &[u8], mode: SetMode) -> Result {
         if !self.inode().ok_or(ENOENT)?.has_xattrs() {
             return Err(eopnotsupp());
         }
         // SAFETY: The dentry is positive, the name ends in NUL, the value is there.
         to_result(unsafe {
-            bindings::rvfs_setxattr(
-                self.as_ptr(),
-                name.as_char_ptr(),
-                value.as_ptr().cast(),
-                value.len(),
-                mode.0,
-            )
+            bindings::rvfs_setxattr(self.as_ptr(), name.as_char_ptr(), value.as_ptr().cast(), value.len(), mode.0)
         })
     }
 
@@ -125,9 +113,7 @@ impl AclKind {
 
     /// Returns which list an extended attribute shows, if it is one.
     pub(crate) fn from_xattr_name(name: &CStr) -> Option<Self> {
-        [Self::Access, Self::Default]
-            .into_iter()
-            .find(|kind| kind.xattr_name().to_bytes() == name.to_bytes())
+        [Self::Access, Self::Default].into_iter().find(|kind| kind.xattr_name().to_bytes() == name.to_bytes())
     }
 
     /// Returns the name of the extended attribute that shows the list.
@@ -180,9 +166,7 @@ impl AclXattr {
     pub(crate) fn read(inode: &LowerInode, kind: AclKind) -> Result<Option<Self>> {
         let mut len = 0;
         // SAFETY: The inode is valid, and so is the place for the length.
-        let ptr = from_err_ptr(unsafe {
-            bindings::rvfs_acl_xattr(inode.as_ptr(), kind as ffi::c_int, &mut len)
-        })?;
+        let ptr = from_err_ptr(unsafe { bindings::rvfs_acl_xattr(inode.as_ptr(), kind as ffi::c_int, &mut len) })?;
         // INVARIANT: The function allocated that much.
         Ok(NonNull::new(ptr.cast()).map(|ptr| Self { ptr, len }))
     }
@@ -208,13 +192,7 @@ pub(crate) trait XattrOperations<T: FileSystem> {
     fn get(dentry: &Dentry<T>, name: &CStr, out: &mut [u8]) -> Result<usize>;
 
     /// Sets an attribute. The object is locked.
-    fn set(
-        dentry: &Dentry<T>,
-        inode: &Locked<'_, T>,
-        name: &CStr,
-        value: &[u8],
-        mode: SetMode,
-    ) -> Result;
+    fn set(dentry: &Dentry<T>, inode: &Locked<'_, T>, name: &CStr, value: &[u8], mode: SetMode) -> Result;
 
     /// Removes an attribute. The object is locked.
     fn remove(dentry: &Dentry<T>, inode: &Locked<'_, T>, name: &CStr) -> Result;
@@ -245,9 +223,7 @@ impl<T: FileSystem> Vtable<T> {
             unsafe { core::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) }
         };
         // SAFETY: The dentry is ours, and the name a string.
-        let result = unsafe {
-            T::Xattrs::get(Dentry::from_raw(dentry), CStr::from_char_ptr(name), out)
-        };
+        let result = unsafe { T::Xattrs::get(Dentry::from_raw(dentry), CStr::from_char_ptr(name), out) };
         match result {
             Ok(n) => n as ffi::c_int,
             Err(e) => e.to_errno(),
@@ -290,6 +266,5 @@ impl<T: FileSystem> Vtable<T> {
         ..pin_init::zeroed()
     };
 
-    pub(super) const HANDLERS: &'static Handlers =
-        &Handlers([Self::HANDLER, core::ptr::null()]);
+    pub(super) const HANDLERS: &'static Handlers = &Handlers([Self::HANDLER, core::ptr::null()]);
 }
