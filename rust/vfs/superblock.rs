@@ -328,20 +328,12 @@ impl<T: FileSystem> Callbacks<T> {
         path: &OwnedPath,
         sb: *mut bindings::super_block,
     ) -> Result<*mut bindings::dentry> {
+        // The memory first: what `mount` makes is taken back by `kill_sb` alone.
+        let info = KBox::<Info<T>>::new_uninit(GFP_KERNEL)?;
         let (lower, data) = T::mount(ctx, path, SuperblockId::new(sb))?;
-        let info = KBox::new(
-            Info::<T> {
-                // SAFETY: The superblock below is valid.
-                wb_err: UnsafeCell::new(unsafe { bindings::rvfs_sample_wb_err(lower.superblock().as_ptr()) }),
-                lower,
-                data,
-            },
-            GFP_KERNEL,
-        );
-        let info = match info {
-            Ok(info) => KBox::into_raw(info),
-            Err(e) => return Err(e.into()),
-        };
+        // SAFETY: The superblock below is valid.
+        let wb_err = unsafe { bindings::rvfs_sample_wb_err(lower.superblock().as_ptr()) };
+        let info = KBox::into_raw(KBox::write(info, Info { lower, wb_err: UnsafeCell::new(wb_err), data }));
         // SAFETY: The superblock is new, its `s_umount` held; nobody else uses it yet. From here
         // on `kill_sb` frees the information.
         let sb = unsafe {
