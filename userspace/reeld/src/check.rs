@@ -21,7 +21,9 @@ use reelfs_mount::mounts;
 pub type Warnings = Vec<String>;
 
 /// Looks at everything that `config` names. Changes nothing. An error says what is wrong and what to do about it.
-pub fn check(config: &Config) -> Result<Warnings> {
+///
+/// `starting`: media that are not there are no error, because the spool holds the log until they come.
+pub fn check(config: &Config, starting: bool) -> Result<Warnings> {
     let mut warnings = Vec::new();
     let socket = config.socket();
     let paths = [("the configuration file", &config.path), ("spool.directory", &config.spool.directory)]
@@ -32,7 +34,7 @@ pub fn check(config: &Config) -> Result<Warnings> {
         outside(config, what, path)?;
     }
     spool(config, &mut warnings)?;
-    media(config, &mut warnings)?;
+    media(config, starting, &mut warnings)?;
     Ok(warnings)
 }
 
@@ -178,14 +180,18 @@ fn physical_block_size(device: u64) -> Option<u64> {
         .find_map(|name| fs::read_to_string(block.join(name)).ok()?.trim().parse().ok())
 }
 
-fn media(config: &Config, warnings: &mut Warnings) -> Result<()> {
+fn media(config: &Config, starting: bool, warnings: &mut Warnings) -> Result<()> {
     match (config.media.kind, &config.media.path) {
         (MediaKind::Directory, Some(path)) => {
             if !path.is_dir() {
-                bail!(
+                let why = format!(
                     "media.path: {} is not there or is no directory; make it, or mount what belongs there",
                     path.display()
                 );
+                match starting {
+                    true => warnings.push(why),
+                    false => bail!("{why}"),
+                }
             }
             let device = fs::metadata(path).map(|metadata| metadata.dev()).ok();
             if device.is_some() && lower_device(config)? == device {

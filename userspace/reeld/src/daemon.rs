@@ -58,11 +58,8 @@ enum Event {
     CaptureEnded,
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon, with a configuration that [`check::check`] has found good, until it is told to stop.
 pub fn run(config: &Config, options: Options) -> Result<()> {
-    for warning in check::check(config)? {
-        log::warn!("{warning}");
-    }
     let (spool, made) =
         Spool::open_or_create(&config.spool.directory, config.spool.segment.0).map_err(check::advice)?;
     let recovered = spool.recover().map_err(check::advice)?;

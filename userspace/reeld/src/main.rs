@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(2, &error),
     };
     if arguments.check {
-        return match check::check(&config) {
+        return match check::check(&config, false) {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| eprintln!("reeld: warning: {warning}"));
                 println!("{}: good", arguments.config.display());
@@ -76,20 +76,26 @@ fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     let _scenario = fail::FailScenario::setup();
 
+    match check::check(&config, true) {
+        Ok(warnings) => warnings.iter().for_each(|warning| log::warn!("{warning}")),
+        Err(error) => return fail(2, &error),
+    }
     let options = Options {
         exit_when_unmounted: arguments.exit_when_unmounted,
         new_volume: arguments.new_volume,
         adopt: arguments.adopt,
     };
-    let outcome = daemon::run(&config, options);
-    log::logger().flush();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match daemon::run(&config, options) {
+        Ok(()) => {
+            log::logger().flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(1, &error),
     }
 }
 
 fn fail(status: u8, error: &anyhow::Error) -> ExitCode {
+    log::logger().flush();
     eprintln!("reeld: {error:#}");
     ExitCode::from(status)
 }
