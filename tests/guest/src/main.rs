@@ -13,6 +13,7 @@ mod check;
 mod consumer;
 mod device;
 mod harness;
+mod ledger;
 mod machine;
 mod pattern;
 mod rig;

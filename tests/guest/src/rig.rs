@@ -49,6 +49,17 @@ impl Stage {
         Ok(Stage { mounts, plain })
     }
 
+    /// The same disks with what a boot before has left on them.
+    pub fn again(context: &Context, lower: &str) -> Check<Self> {
+        let at = |name: &str| Path::new(STAGE).join(name);
+        insmod().map_err(Failure::of)?;
+        let mut mounts = vec![Mounted::new(lower, &context.disk("lower"), &at("lower"), "").map_err(Failure::of)?];
+        for name in ["spool", "media"] {
+            mounts.push(Mounted::new("ext4", &context.disk(name), &at(name), "").map_err(Failure::of)?);
+        }
+        Ok(Stage { mounts, plain: false })
+    }
+
     /// Unmounts everything and unloads the module, which fails if anything is still in use.
     pub fn close(self) -> Check {
         for mount in self.mounts.into_iter().rev() {
@@ -78,6 +89,8 @@ pub struct Rig {
     pub restored: PathBuf,
     /// There is no reelfs in between.
     pub plain: bool,
+    /// The daemon.
+    pub program: &'static str,
     /// Variables for the daemon.
     pub environment: Vec<(String, String)>,
     config: PathBuf,
@@ -92,13 +105,11 @@ pub struct Config {
     pub spool_limit: &'static str,
     /// Bytes that a volume holds; the next one follows.
     pub capacity: &'static str,
-    /// Further lines, each in a section of its own.
-    pub more: String,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { spool_limit: "512M", capacity: "1G", more: String::new() }
+        Config { spool_limit: "512M", capacity: "1G" }
     }
 }
 
@@ -124,6 +135,7 @@ impl Rig {
             media: at("media", name),
             restored: at("lower", &format!("{name}.restored")),
             plain,
+            program: "reeld",
             environment: Vec::new(),
             config: Path::new(STAGE).join(format!("{name}.toml")),
             daemon: None,
@@ -139,16 +151,21 @@ impl Rig {
 
     /// Writes the daemon's configuration.
     pub fn configure(&mut self, config: &Config) -> Check {
+        let path = self.media.display();
+        let media = format!("kind = \"directory\"\npath = \"{path}\"\ncapacity = \"{}\"\npool = \"tests\"", config.capacity);
+        self.write_config(config, &media)
+    }
+
+    /// Writes the daemon's configuration with another `[media]` section.
+    pub fn configure_media(&mut self, media: &str) -> Check {
+        self.write_config(&Config::default(), media)
+    }
+
+    fn write_config(&self, config: &Config, media: &str) -> Check {
+        let (mount, spool, limit) = (self.mnt.display(), self.spool.display(), config.spool_limit);
         let text = format!(
-            "mount = \"{}\"\n\n[spool]\ndirectory = \"{}\"\nsegment = \"4M\"\nlimit = \"{}\"\n\n\
-             [media]\nkind = \"directory\"\npath = \"{}\"\ncapacity = \"{}\"\npool = \"tests\"\n\n\
-             [stream]\nhigh = \"8M\"\nage = \"1s\"\n\n{}",
-            self.mnt.display(),
-            self.spool.display(),
-            config.spool_limit,
-            self.media.display(),
-            config.capacity,
-            config.more
+            "mount = \"{mount}\"\n\n[spool]\ndirectory = \"{spool}\"\nsegment = \"4M\"\nlimit = \"{limit}\"\n\n\
+             [media]\n{media}\n\n[stream]\nhigh = \"8M\"\nage = \"1s\"\n"
         );
         Ok(fs::write(&self.config, text)?)
     }
@@ -208,7 +225,7 @@ impl Rig {
     fn spawn_daemon(&mut self) -> Check {
         fs::create_dir_all("/results")?;
         let log = fs::File::options().create(true).append(true).open(self.daemon_log())?;
-        let mut command = Command::new("reeld");
+        let mut command = Command::new(self.program);
         command.arg(&self.config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.daemon = Some(command.spawn()?);

@@ -3,6 +3,8 @@
 
 pub mod device;
 mod durable;
+mod kill;
+mod media;
 mod ring;
 pub mod ops;
 mod smoke;
@@ -11,4 +13,4 @@ mod vtape;
 use crate::Suite;
 
 /// All of them.
-pub const ALL: &[Suite] = &[smoke::SUITE, vtape::SUITE, device::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS, durable::SUITE, ring::SUITE];
+pub const ALL: &[Suite] = &[smoke::SUITE, vtape::SUITE, device::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS, durable::SUITE, ring::SUITE, media::SUITE, kill::RANDOM, kill::FAILPOINTS];

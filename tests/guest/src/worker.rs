@@ -77,6 +77,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
             file.write_all(b"a line\n")?;
             Ok(file.sync_all()?)
         }
+        Some("ledger") => crate::ledger::work(path, number),
         Some("scribble") => do_scribble(path, number, count, &mut random),
         Some("fiddle") => do_fiddle(path, count, &mut random),
         Some("shuffle") => {
