@@ -515,7 +515,7 @@ fn perform(tree: &mut Tree, Op(what, one, two, more): &Op) {
                 tree.rename(&from, &fresh("r"), RenameFlags::empty());
             }
         }
-        20 => any.filter(|p| !others.contains(p)).into_iter().for_each(|p| tree.chmod(&p, 0o700 | more % 0o10000)),
+        20 => any.filter(|p| !others.contains(p)).into_iter().for_each(|p| tree.chmod(&p, 0o700 | (more % 0o10000))),
         21 => any.into_iter().for_each(|path| tree.touch(&path, i64::from(*more), more % 1_000_000_000)),
         22 => {
             if let Some(path) = any {
