@@ -68,9 +68,17 @@ impl Alerts {
         }
     }
 
-    /// The raised flags, which reading clears.
-    fn take(&mut self) -> u64 {
-        std::mem::take(&mut self.0)
+    /// Clears the flags that `page`, as it went to the initiator, has told of.
+    ///
+    /// Programs ask for the header alone first, to learn the length: what that left out
+    /// has not been told.
+    fn reported(&mut self, page: &[u8]) {
+        for parameter in page.get(4..).unwrap_or_default().chunks_exact(5) {
+            let number = u16::from_be_bytes([parameter[0], parameter[1]]);
+            if (1..=64).contains(&number) {
+                self.0 &= !(1 << (number - 1));
+            }
+        }
     }
 }
 
@@ -151,7 +159,7 @@ impl<M: Medium> Drive<M> {
             ],
             VOLUME_STATISTICS => self.volume_statistics()?,
             TAPE_ALERT => {
-                let raised = self.alerts.take();
+                let raised = self.alerts.0;
                 let flag = |n: u16| vec![u8::from(raised >> (n - 1) & 1 != 0)];
                 (1..=64).map(|n| Parameter(n, COUNTER, flag(n))).collect()
             }
@@ -171,6 +179,9 @@ impl<M: Medium> Drive<M> {
         data_in.extend((body.len() as u16).to_be_bytes());
         data_in.extend(body);
         data_in.truncate(cdb.be16(7));
+        if page == TAPE_ALERT {
+            self.alerts.reported(data_in);
+        }
         Ok(())
     }
 
@@ -214,7 +225,7 @@ impl<M: Medium> Drive<M> {
         }
         if cdb.bit(1, 1) {
             self.counters = super::Counters::default();
-            self.alerts.take();
+            self.alerts = Alerts::default();
         }
         Ok(())
     }
