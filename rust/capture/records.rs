@@ -56,7 +56,11 @@ impl Change {
     fn directory_flag(&self) -> u32 {
         const S_IFMT: u32 = 0o170000;
         const S_IFDIR: u32 = 0o040000;
-        if self.attr.mode.get() & S_IFMT == S_IFDIR { RECORD_DIRECTORY } else { 0 }
+        if self.attr.mode.get() & S_IFMT == S_IFDIR {
+            RECORD_DIRECTORY
+        } else {
+            0
+        }
     }
 }
 

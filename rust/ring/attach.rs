@@ -14,9 +14,7 @@ use super::log::{Entry, Log, Lower, Phase, Root, State};
 use super::registry;
 use crate::format::crc32c_append;
 use crate::format::mark::{Mark, MARK_CLEAN, MARK_LEN};
-use crate::format::record::{
-    Body, Lsn, MountBody, RecordType, MOUNT_FIRST, MOUNT_UNCLEAN, RECORD_ALIGN,
-};
+use crate::format::record::{Body, Lsn, MountBody, RecordType, MOUNT_FIRST, MOUNT_UNCLEAN, RECORD_ALIGN};
 use crate::format::uapi::{Attach, ATTACH_ADOPT, RING_FIRST};
 
 /// The kernel crate has constants for the commonest errors only.
@@ -38,10 +36,7 @@ pub(crate) struct Consumer {
 impl Consumer {
     /// A consumer that is attached to nothing.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self { news <- kernel::new_poll_condvar!("reelfs_consumer_news") }),
-            GFP_KERNEL,
-        )
+        Arc::pin_init(pin_init!(Self { news <- kernel::new_poll_condvar!("reelfs_consumer_news") }), GFP_KERNEL)
     }
 
     /// Where `poll` handlers wait.
@@ -148,7 +143,8 @@ impl Log {
     fn open(&self, lower: &dyn Lower, consumer: &Arc<Consumer>, request: &mut Attach) -> Result {
         let admission = judge(lower, request)?;
         let root = lower.root()?;
-        let flags = (if admission.first { MOUNT_FIRST } else { 0 }) | (if admission.unclean { MOUNT_UNCLEAN } else { 0 });
+        let flags =
+            (if admission.first { MOUNT_FIRST } else { 0 }) | (if admission.unclean { MOUNT_UNCLEAN } else { 0 });
         let body = mount_body(&root, request.stream, flags)?;
 
         // Nobody else takes room before the log is open, so there is no waiting.
@@ -258,7 +254,11 @@ impl Log {
     pub(crate) fn detach(&self, consumer: &Arc<Consumer>) {
         let detached = {
             let mut state = self.state.lock();
-            if state.is_consumer(consumer) { state.consumer.take() } else { None }
+            if state.is_consumer(consumer) {
+                state.consumer.take()
+            } else {
+                None
+            }
         };
         if detached.is_some() {
             // Whoever waits may have to give up now.

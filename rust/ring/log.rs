@@ -530,11 +530,19 @@ impl Log {
         let lower = control.take();
         let clean = {
             let mut state = self.state.lock();
-            if state.phase == Phase::Open { self.publish_unmount(&mut state) } else { None }
+            if state.phase == Phase::Open {
+                self.publish_unmount(&mut state)
+            } else {
+                None
+            }
         };
         if let (Some(mark), Some(lower)) = (clean, lower) {
             if let Err(error) = lower.write_mark(&mark) {
-                pr_warn!("ring {}: the mark could not be written ({:?}): the next mount takes it for a crash\n", self.id, error);
+                pr_warn!(
+                    "ring {}: the mark could not be written ({:?}): the next mount takes it for a crash\n",
+                    self.id,
+                    error
+                );
             }
         }
 

@@ -202,7 +202,8 @@ impl QueueMemory {
     fn entry(&self, index: usize) -> *mut QueueEntry {
         let index = index & (self.memory.layout.entries - 1);
         // SAFETY: The index is below `entries`, so this stays inside the queue's part of the mapping.
-        let bytes = unsafe { self.memory.base.as_ptr().add(self.memory.layout.queue + index * size_of::<QueueEntry>()) };
+        let bytes =
+            unsafe { self.memory.base.as_ptr().add(self.memory.layout.queue + index * size_of::<QueueEntry>()) };
         bytes.cast()
     }
 }

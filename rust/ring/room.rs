@@ -57,7 +57,14 @@ impl<'l, B: Body> Room<'l, B> {
     ///
     /// To be called under the locks under which the change was made, so that the log has the changes of an object in
     /// their order. Room that is not used is free again.
-    pub(crate) fn commit(mut self, kind: RecordType, flags: u32, object: Identity, body: &B, payload_len: usize) -> Lsn {
+    pub(crate) fn commit(
+        mut self,
+        kind: RecordType,
+        flags: u32,
+        object: Identity,
+        body: &B,
+        payload_len: usize,
+    ) -> Lsn {
         let payload_crc = self.sum_up(payload_len);
         let Some(taken) = self.taken.take() else { return self.log.committed() };
         let entry = Entry { kind, flags, object, body, payload_len, payload_crc };
