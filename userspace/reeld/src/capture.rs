@@ -29,18 +29,26 @@ const RETRY: Duration = Duration::from_millis(500);
 const REMIND: Duration = Duration::from_secs(60);
 
 /// Segment files that are ready to be used, put here by the keeper.
-#[derive(Clone, Default)]
-pub struct Prepared(Arc<Mutex<Vec<(u64, File)>>>);
+#[derive(Clone)]
+pub struct Prepared {
+    files: Arc<Mutex<Vec<(u64, File)>>>,
+    keeper: Wake,
+}
 
 impl Prepared {
+    /// None yet. `keeper` is raised when one has been used.
+    pub fn new(keeper: Wake) -> Prepared {
+        Prepared { files: Arc::default(), keeper }
+    }
+
     /// Adds the file of segment `number`.
     pub fn put(&self, number: u64, file: File) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, file));
+        self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, file));
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+        self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
     }
 
     /// Whether there are none.
@@ -51,9 +59,10 @@ impl Prepared {
 
 impl SegmentSource for Prepared {
     fn take(&mut self, number: u64) -> Option<File> {
-        match self.0.try_lock() {
+        match self.files.try_lock() {
             Ok(mut files) => {
                 let at = files.iter().position(|(prepared, _)| *prepared == number)?;
+                self.keeper.raise();
                 Some(files.swap_remove(at).1)
             }
             // The lock is never held for longer than a push takes; the next try succeeds.

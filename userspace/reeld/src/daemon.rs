@@ -88,9 +88,9 @@ pub fn run(config: &Config, options: Options) -> Result<()> {
         log::warn!("memory is not locked, the daemon may have to wait for itself when memory is short: {error}");
     }
 
-    let prepared = Prepared::default();
     let capture = Control::new()?;
     let (keeper_stop, keeper_wake) = (Arc::new(AtomicBool::new(false)), Wake::new()?);
+    let prepared = Prepared::new(keeper_wake.clone());
     let keeper = Keeper {
         next: Keeper::first_segment(&spool, recovered.end),
         spool: spool.clone(),
@@ -118,6 +118,7 @@ pub fn run(config: &Config, options: Options) -> Result<()> {
         new_volume: options.new_volume,
         status: status.clone(),
         orders: orders.clone(),
+        records: None,
     };
     let streamer = spawn("streamer", move || drop(streamer.run()))?;
     let identity = Identity {

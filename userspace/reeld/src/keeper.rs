@@ -16,10 +16,10 @@ use crate::status::Status;
 
 /// Segments that are made ahead.
 const AHEAD: usize = 2;
-/// How often to look around.
-const PERIOD: Duration = Duration::from_millis(250);
+/// How often to look around, when nothing calls.
+const PERIOD: Duration = Duration::from_secs(1);
 /// How often the floor is raised at most.
-const FLOOR_PERIOD: Duration = Duration::from_secs(1);
+const FLOOR_PERIOD: Duration = Duration::from_millis(900);
 /// How long to wait after a segment could not be made.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a lasting failure is logged.

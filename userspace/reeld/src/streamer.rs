@@ -106,6 +106,8 @@ pub struct Streamer {
     pub status: Arc<Status>,
     /// Orders.
     pub orders: Orders,
+    /// Where the last burst ended, with its buffer; `None` to begin with.
+    pub records: Option<Records<Arc<Spool>>>,
 }
 
 /// A volume that is being written.
@@ -215,8 +217,7 @@ impl Streamer {
 
     /// Gives the volume the log from where it is, until it is full or nothing more is to be written. What is proven by
     /// then is in `state`, and saved.
-    fn write(&self, state: &mut State, volume: &mut Writer, target: Lsn) -> Result<(), Fault> {
-        let mut records = Records::new(&self.spool, 0, CHUNK);
+    fn write(&mut self, state: &mut State, volume: &mut Writer, target: Lsn) -> Result<(), Fault> {
         let mut position = volume.next_lsn();
         let boundary = self.boundary(volume.proven(), position)?;
         let mut full = false;
@@ -227,7 +228,10 @@ impl Streamer {
             full = volume.append(&rest)? == Progress::Full;
             position = boundary;
         }
-        records.seek(position);
+        let mut records = self.records.take().unwrap_or_else(|| Records::new(self.spool.clone(), 0, CHUNK));
+        if records.lsn() != position {
+            records.seek(position);
+        }
         while !full {
             let spooled = self.status.spooled();
             let end = if spooled.saturating_sub(records.lsn()) > self.marks.low { spooled } else { target };
@@ -239,6 +243,7 @@ impl Streamer {
             full = volume.append(run)? == Progress::Full;
             fail::fail_point!("stream-after-block");
         }
+        self.records = Some(records);
         fail::fail_point!("stream-before-filemark");
         if !full {
             full = volume.sync()? == Progress::Full;
@@ -265,7 +270,7 @@ impl Streamer {
     }
 
     fn read_exactly(&self, lsn: Lsn, buffer: &mut [u8]) -> Result<(), Fault> {
-        let mut reader = Reader::new(&self.spool);
+        let mut reader = Reader::new(self.spool.as_ref());
         let mut done = 0;
         while done < buffer.len() {
             match reader.read(lsn + done as u64, &mut buffer[done..]).map_err(fatal)? {

@@ -87,7 +87,7 @@ fn a_death_at_any_step_loses_nothing_that_was_acknowledged() {
             let (daemon, ring) = Daemon::start(dir.path(), ring.as_ref(), 100);
             let log = expected(payloads.into_iter());
             eventually("all is acknowledged", || ring.acknowledged() == log.len() as u64);
-            let mut records = reelfs_spool::Records::new(&daemon.spool, 0, 0);
+            let mut records = reelfs_spool::Records::new(daemon.spool.clone(), 0, 0);
             let mut spooled = Vec::new();
             loop {
                 let (_, run) = records.next_run(log.len() as u64).unwrap();

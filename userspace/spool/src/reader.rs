@@ -5,6 +5,7 @@
 //! [`Reader`] returns bytes; [`Records`] cuts them into records and checks each. Reads go past the page cache, as the
 //! writes do: that is what makes the two agree, and what keeps streaming from driving out other pages.
 
+use std::borrow::Borrow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 
@@ -19,16 +20,16 @@ use crate::directory::Spool;
 use crate::error::SpoolError;
 use crate::prepare::open_direct;
 
-/// Reads the bytes of the log, whatever they are.
-pub struct Reader<'a> {
-    spool: &'a Spool,
+/// Reads the bytes of the log, whatever they are. `S` is a spool by reference or by `Arc`.
+pub struct Reader<S: Borrow<Spool>> {
+    spool: S,
     current: Option<(u64, File)>,
     block: AlignedBuf,
 }
 
-impl<'a> Reader<'a> {
+impl<S: Borrow<Spool>> Reader<S> {
     /// A reader of `spool`.
-    pub fn new(spool: &'a Spool) -> Self {
+    pub fn new(spool: S) -> Self {
         Reader { spool, current: None, block: AlignedBuf::new(SPOOL_BLOCK) }
     }
 
@@ -36,9 +37,9 @@ impl<'a> Reader<'a> {
     /// the segment, 0 where there is no segment file. Fast where `buffer` is an [`AlignedBuf`] and `lsn` a multiple of
     /// [`SPOOL_BLOCK`]. What lies behind the end of the log is returned as it is found.
     pub fn read(&mut self, lsn: Lsn, buffer: &mut [u8]) -> Result<usize, SpoolError> {
-        let geometry = *self.spool.geometry();
+        let geometry = *self.spool.borrow().geometry();
         let number = geometry.number(lsn);
-        let path = self.spool.segment_path(number);
+        let path = self.spool.borrow().segment_path(number);
         if self.current.as_ref().is_none_or(|(current, _)| *current != number) {
             match open_direct(&path, OpenOptions::new().read(true), OFlags::empty()) {
                 Ok(file) => self.current = Some((number, file)),
@@ -71,8 +72,8 @@ impl<'a> Reader<'a> {
 }
 
 /// Reads whole records, one after the other, every check of the format made.
-pub struct Records<'a> {
-    reader: Reader<'a>,
+pub struct Records<S: Borrow<Spool>> {
+    reader: Reader<S>,
     buffer: AlignedBuf,
     /// LSN of the first byte of `buffer`, a multiple of [`SPOOL_BLOCK`].
     base: Lsn,
@@ -82,10 +83,10 @@ pub struct Records<'a> {
     lsn: Lsn,
 }
 
-impl<'a> Records<'a> {
+impl<S: Borrow<Spool>> Records<S> {
     /// The records of `spool` from the one at `lsn` on. `buffer` is how many bytes are read at once; it is raised to
     /// what the longest record needs.
-    pub fn new(spool: &'a Spool, lsn: Lsn, buffer: usize) -> Self {
+    pub fn new(spool: S, lsn: Lsn, buffer: usize) -> Self {
         let buffer = buffer.max(RECORD_MAX + 2 * SPOOL_BLOCK).next_multiple_of(SPOOL_BLOCK);
         Records { reader: Reader::new(spool), buffer: AlignedBuf::new(buffer), base: 0, filled: 0, lsn }
     }
@@ -157,7 +158,7 @@ impl<'a> Records<'a> {
             let from = self.base + self.filled as u64;
             match self.reader.read(from, &mut self.buffer[self.filled..wanted])? {
                 0 if self.filled <= skip => {
-                    let start = self.reader.spool.segments()?.first().and_then(|segment| segment.first_record);
+                    let start = self.reader.spool.borrow().segments()?.first().and_then(|segment| segment.first_record);
                     return Err(SpoolError::Gone { lsn: self.lsn, start: start.unwrap_or(end) });
                 }
                 0 => break,

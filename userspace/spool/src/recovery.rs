@@ -313,7 +313,7 @@ fn zeros(bytes: &[u8]) -> usize {
 
 /// A stretch of the log in memory that moves forward.
 struct Window<'a> {
-    reader: Reader<'a>,
+    reader: Reader<&'a Spool>,
     buffer: AlignedBuf,
     base: Lsn,
     filled: usize,

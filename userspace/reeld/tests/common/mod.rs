@@ -176,7 +176,8 @@ impl Daemon {
         status.set_acknowledged(recovered.end);
         let writer = Writer::new(&spool, &recovered).unwrap();
         let spool = Arc::new(spool);
-        let (prepared, capture) = (Prepared::default(), Control::new().unwrap());
+        let (stop, wake) = (Arc::new(AtomicBool::new(false)), Wake::new().unwrap());
+        let (prepared, capture) = (Prepared::new(wake.clone()), Control::new().unwrap());
         let keeper = Keeper {
             next: Keeper::first_segment(&spool, recovered.end),
             spool: spool.clone(),
@@ -186,7 +187,6 @@ impl Daemon {
             segments_max,
             warn: 80,
         };
-        let (stop, wake) = (Arc::new(AtomicBool::new(false)), Wake::new().unwrap());
         let keeper = std::thread::spawn({
             let (stop, wake) = (stop.clone(), wake.clone());
             move || keeper.run(&stop, &wake)
@@ -212,6 +212,7 @@ impl Daemon {
             new_volume: false,
             status: self.status.clone(),
             orders: orders.clone(),
+            records: None,
         };
         (std::thread::spawn(move || streamer.run()), orders)
     }
