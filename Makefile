@@ -26,7 +26,7 @@ module: ## build reelfs.ko for the stock kernel (or KERNEL=, KDIR=)
 	@tools/module.sh
 
 userspace: ## build the daemon, the command and all other programs
-	@tools/cargo build --release --workspace
+	@tools/userspace.sh
 
 reel-static: ## build reel, statically linked, for rescue systems
 	@tools/cargo build --release -p reel
