@@ -200,9 +200,7 @@ fn run(command: Command) -> Result<Verdict> {
         Command::Protect(protect) => protect.run()?,
         Command::Inject(inject) => inject.run()?,
         Command::Reset(reset) => {
-            let request = Request::Reset {
-                power_loss: reset.power_loss,
-            };
+            let request = Request::Reset { power_loss: reset.power_loss };
             control::ask(&reset.run.run_directory, &reset.drive, &request)?;
         }
         Command::Clean(clean) => clean.run()?,
@@ -239,11 +237,7 @@ impl Status {
                         tape.image.display(),
                         if tape.loaded { "" } else { ", unloaded" },
                         if tape.worm { ", write-once" } else { "" },
-                        if tape.protected {
-                            ", write-protected"
-                        } else {
-                            ""
-                        },
+                        if tape.protected { ", write-protected" } else { "" },
                     );
                     println!(
                         "  at object {} of {} ({} safe), {} of {} bytes used",
@@ -266,11 +260,7 @@ impl Protect {
     fn run(self) -> Result<()> {
         match (self.drive, self.image) {
             (Some(drive), _) => {
-                control::ask(
-                    &self.run.run_directory,
-                    &drive,
-                    &Request::Protect(!self.off),
-                )?;
+                control::ask(&self.run.run_directory, &drive, &Request::Protect(!self.off))?;
                 Ok(())
             }
             (None, Some(image)) => images::protect(&image, !self.off),

@@ -92,11 +92,7 @@ impl FaultRequest {
             None => None,
             Some(name) => {
                 let class = CLASSES.iter().find(|(known, _)| known == name);
-                Some(
-                    class
-                        .ok_or_else(|| anyhow!("there are no '{name}' commands"))?
-                        .1,
-                )
+                Some(class.ok_or_else(|| anyhow!("there are no '{name}' commands"))?.1)
             }
         };
         let effect = match (&self.sense, self.delay, self.reset) {
@@ -115,12 +111,7 @@ impl FaultRequest {
         if self.nth == 0 || self.times == 0 {
             bail!("commands are counted from one");
         }
-        Ok(Fault {
-            on,
-            nth: self.nth,
-            times: self.times,
-            effect,
-        })
+        Ok(Fault { on, nth: self.nth, times: self.times, effect })
     }
 }
 
@@ -224,8 +215,7 @@ impl Socket {
             }
             _ => {}
         }
-        let listener =
-            UnixListener::bind(&path).with_context(|| format!("{}: making it", path.display()))?;
+        let listener = UnixListener::bind(&path).with_context(|| format!("{}: making it", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("{}: closing it to others", path.display()))?;
         Ok(Self { path, listener })
@@ -292,11 +282,7 @@ pub fn open_cartridge(path: &Path) -> Result<Image> {
         .and_then(|()| image.synchronize())
         .with_context(|| format!("{}: writing its header", path.display()))?;
     if image.lost() > 0 {
-        eprintln!(
-            "vtape: {}: {} objects are damaged; 'vtape dump' lists them",
-            path.display(),
-            image.lost()
-        );
+        eprintln!("vtape: {}: {} objects are damaged; 'vtape dump' lists them", path.display(), image.lost());
     }
     Ok(image)
 }
@@ -316,24 +302,16 @@ fn carry_out(request: Request, drive: &SharedDrive) -> Result<()> {
             match removed {
                 Ok(image) => drop(image),
                 Err(SlotError::Empty) => bail!("there is no cartridge in the drive"),
-                Err(_) => bail!(
-                    "a program has locked the drive; 'mt unlock' frees it, 'eject --force' tears it out"
-                ),
+                Err(_) => bail!("a program has locked the drive; 'mt unlock' frees it, 'eject --force' tears it out"),
             }
         }
-        Request::Protect(on) => crate::target::lock(drive)
-            .protect(on)
-            .context("the tab cannot be moved")?,
+        Request::Protect(on) => crate::target::lock(drive).protect(on).context("the tab cannot be moved")?,
         Request::Inject(fault) => crate::target::lock(drive).inject(fault.fault()?),
         Request::ClearFaults => {
             crate::target::lock(drive).clear_faults();
         }
         Request::Reset { power_loss } => {
-            let kind = if power_loss {
-                Reset::PowerLoss
-            } else {
-                Reset::Internal
-            };
+            let kind = if power_loss { Reset::PowerLoss } else { Reset::Internal };
             crate::target::lock(drive).reset(kind);
         }
     }
@@ -371,16 +349,11 @@ fn status(name: &str, drive: &Drive<Image>, nodes: &Nodes) -> DriveStatus {
 pub fn ask(directory: &Path, name: &str, request: &Request) -> Result<DriveStatus> {
     let path = socket_path(directory, name);
     let mut stream = UnixStream::connect(&path).with_context(|| {
-        format!(
-            "{}: no server of drive {name} answers; start one with 'vtape serve --drive {name}'",
-            path.display()
-        )
+        format!("{}: no server of drive {name} answers; start one with 'vtape serve --drive {name}'", path.display())
     })?;
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
-    stream
-        .write_all(line.as_bytes())
-        .context("asking the server")?;
+    stream.write_all(line.as_bytes()).context("asking the server")?;
     let mut answer = String::new();
     BufReader::new(io::Read::take(&stream, MAX_LINE))
         .read_line(&mut answer)

@@ -140,23 +140,12 @@ impl<M: Medium> Drive<M> {
         let mut delay = Duration::ZERO;
         let sense = self.run(bytes, data_out, data_in, &mut delay).err();
         if let Some(sense) = &sense {
-            self.alerts
-                .note(bytes.first().copied().unwrap_or_default(), sense);
+            self.alerts.note(bytes.first().copied().unwrap_or_default(), sense);
         }
-        Outcome {
-            sense,
-            delay,
-            trouble: self.trouble.take(),
-        }
+        Outcome { sense, delay, trouble: self.trouble.take() }
     }
 
-    fn run(
-        &mut self,
-        bytes: &[u8],
-        data_out: &[u8],
-        data_in: &mut Vec<u8>,
-        delay: &mut Duration,
-    ) -> Result<(), Sense> {
+    fn run(&mut self, bytes: &[u8], data_out: &[u8], data_in: &mut Vec<u8>, delay: &mut Duration) -> Result<(), Sense> {
         let cdb = Cdb::new(bytes)?;
         let needs = needs(cdb.opcode());
         if needs != Needs::Nothing {
@@ -167,8 +156,7 @@ impl<M: Medium> Drive<M> {
         if needs == Needs::Medium && self.medium().is_none() {
             return Err(Sense::new(Key::NOT_READY, Asc::MEDIUM_NOT_PRESENT));
         }
-        let Some(fault) = Class::of(cdb.opcode()).and_then(|class| self.faults.strike(class))
-        else {
+        let Some(fault) = Class::of(cdb.opcode()).and_then(|class| self.faults.strike(class)) else {
             return self.dispatch(cdb, data_out, data_in);
         };
         match fault {
@@ -185,12 +173,7 @@ impl<M: Medium> Drive<M> {
         }
     }
 
-    fn dispatch(
-        &mut self,
-        cdb: Cdb<'_>,
-        data_out: &[u8],
-        data_in: &mut Vec<u8>,
-    ) -> Result<(), Sense> {
+    fn dispatch(&mut self, cdb: Cdb<'_>, data_out: &[u8], data_in: &mut Vec<u8>) -> Result<(), Sense> {
         match cdb.opcode() {
             // A reservation excludes other initiators, and there are none.
             opcode::TEST_UNIT_READY

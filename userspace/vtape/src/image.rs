@@ -29,9 +29,7 @@ pub enum ImageError {
     #[error("both headers are damaged; restore the first 8192 bytes from a copy of the image")]
     HeaderDamaged,
     /// Written by another version.
-    #[error(
-        "the image has format version {0}, and this program reads version 1; use a newer vtape"
-    )]
+    #[error("the image has format version {0}, and this program reads version 1; use a newer vtape")]
     Version(u32),
     /// A feature that this program would misread.
     #[error("the image uses features {0:#x} that this program does not know; use a newer vtape")]

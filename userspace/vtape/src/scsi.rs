@@ -8,7 +8,7 @@ pub mod opcode;
 pub mod sense;
 
 pub use cdb::Cdb;
-pub use sense::{Asc, Key, Sense};
+pub use sense::{Asc, Field, Key, Sense};
 
 /// How a command ended (SAM-5, 5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -78,12 +78,7 @@ impl Target {
         let server = Server::start(name, ring, drive, events)?;
         let fabric = Fabric::create(name, backstore.path())?;
         let nodes = find_nodes(&fabric.address()?)?;
-        Ok(Self {
-            _fabric: fabric,
-            _server: server,
-            _backstore: backstore,
-            nodes,
-        })
+        Ok(Self { _fabric: fabric, _server: server, _backstore: backstore, nodes })
     }
 
     /// Where the kernel put the drive.
@@ -111,15 +106,11 @@ fn names_in(path: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(path) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn is_numbered(name: &str, prefix: &str) -> bool {
-    name.strip_prefix(prefix)
-        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+    name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn find_nodes(address: &str) -> Result<Nodes> {
@@ -128,9 +119,7 @@ fn find_nodes(address: &str) -> Result<Nodes> {
         let names = names_in(&device.join(class));
         names.into_iter().find(|name| is_numbered(name, prefix))
     };
-    let found = wait_for(PATIENCE, || {
-        Some((find("scsi_tape", "st")?, find("scsi_tape", "nst")?))
-    });
+    let found = wait_for(PATIENCE, || Some((find("scsi_tape", "st")?, find("scsi_tape", "nst")?)));
     let Some((rewinding, staying)) = found else {
         bail!(
             "{}: the st driver did not take the device; see 'dmesg', and whether 'modprobe st' works",
@@ -147,7 +136,6 @@ fn find_nodes(address: &str) -> Result<Nodes> {
 }
 
 fn read_text(path: &Path) -> Result<String> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("{}: reading", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: reading", path.display()))?;
     Ok(text.trim().to_owned())
 }

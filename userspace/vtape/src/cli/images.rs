@@ -83,23 +83,17 @@ impl Create {
     pub(super) fn run(self) -> Result<()> {
         let blank = Blank {
             capacity: self.capacity,
-            early_warning: self
-                .early_warning
-                .unwrap_or((self.capacity / 32).min(64 << 20)),
+            early_warning: self.early_warning.unwrap_or((self.capacity / 32).min(64 << 20)),
             worm: self.worm,
             barcode: self.barcode,
         };
-        blank
-            .create(&self.image)
-            .with_context(|| self.image.display().to_string())
+        blank.create(&self.image).with_context(|| self.image.display().to_string())
     }
 }
 
 /// Sets or clears the tab of a cartridge that is in no drive.
 pub(super) fn protect(path: &Path, on: bool) -> Result<()> {
-    open(path, Access::Write)?
-        .set_protected(on)
-        .with_context(|| format!("{}: the tab cannot be moved", path.display()))
+    open(path, Access::Write)?.set_protected(on).with_context(|| format!("{}: the tab cannot be moved", path.display()))
 }
 
 impl Info {
@@ -129,42 +123,24 @@ impl Info {
             println!("cartridge   {} {}", cartridge.serial, cartridge.barcode);
             println!(
                 "kind        {}{}",
-                if cartridge.worm {
-                    "write-once"
-                } else {
-                    "rewritable"
-                },
-                if cartridge.protected {
-                    ", write-protected"
-                } else {
-                    ""
-                }
+                if cartridge.worm { "write-once" } else { "rewritable" },
+                if cartridge.protected { ", write-protected" } else { "" }
             );
             println!(
                 "capacity    {} bytes, early warning {} before the end",
                 cartridge.capacity, cartridge.early_warning
             );
             println!("used        {} bytes", image.used(end));
-            println!(
-                "recorded    {} blocks, {filemarks} filemarks",
-                end - filemarks
-            );
+            println!("recorded    {} blocks, {filemarks} filemarks", end - filemarks);
             println!("loads       {}", cartridge.loads);
             if image.tail() > 0 {
                 println!("unfinished  {} bytes of an interrupted write", image.tail());
             }
             if image.lost() > 0 {
-                println!(
-                    "damaged     {} objects cannot be told any more",
-                    image.lost()
-                );
+                println!("damaged     {} objects cannot be told any more", image.lost());
             }
         }
-        Ok(if image.lost() > 0 {
-            Verdict::Damaged
-        } else {
-            Verdict::Fine
-        })
+        Ok(if image.lost() > 0 { Verdict::Damaged } else { Verdict::Fine })
     }
 }
 
@@ -192,10 +168,7 @@ impl Dump {
             let mut data = Vec::new();
             let named = || format!("{}: object {number}", self.image.display());
             match image.read(number, &mut data) {
-                Ok(()) => out
-                    .write_all(&data)
-                    .and_then(|()| out.flush())
-                    .with_context(named)?,
+                Ok(()) => out.write_all(&data).and_then(|()| out.flush()).with_context(named)?,
                 Err(crate::medium::ReadError::Io(error)) => {
                     return Err(error).with_context(named);
                 }
@@ -223,11 +196,7 @@ impl Dump {
             match &mut run {
                 Some(run) if run.what == what && !self.each && !self.json => run.count += 1,
                 _ => {
-                    if let Some(run) = run.replace(Run {
-                        first: number,
-                        count: 1,
-                        what,
-                    }) {
+                    if let Some(run) = run.replace(Run { first: number, count: 1, what }) {
                         self.print(&mut out, &image, &run)?;
                     }
                 }
@@ -237,19 +206,10 @@ impl Dump {
             self.print(&mut out, &image, &run)?;
         }
         if !self.json {
-            writeln!(
-                out,
-                "{:>10} {:>14}  end of data",
-                image.objects(),
-                image.offset(image.objects())
-            )?;
+            writeln!(out, "{:>10} {:>14}  end of data", image.objects(), image.offset(image.objects()))?;
         }
         out.flush()?;
-        Ok(if damaged {
-            Verdict::Damaged
-        } else {
-            Verdict::Fine
-        })
+        Ok(if damaged { Verdict::Damaged } else { Verdict::Fine })
     }
 
     fn print(&self, out: &mut impl Write, image: &Image, run: &Run) -> io::Result<()> {
@@ -271,11 +231,7 @@ impl Dump {
         match run.what {
             What::Block { length, sound } => {
                 let spoilt = if sound { "" } else { ", DAMAGED" };
-                writeln!(
-                    out,
-                    "{} of {length} bytes{spoilt}",
-                    plural(run.count, "block")
-                )
+                writeln!(out, "{} of {length} bytes{spoilt}", plural(run.count, "block"))
             }
             What::Filemark => writeln!(out, "{}", plural(run.count, "filemark")),
             What::Damaged => writeln!(out, "{} DAMAGED", plural(run.count, "object")),
@@ -295,13 +251,6 @@ impl Flip {
     pub(super) fn run(self) -> Result<()> {
         open(&self.image, Access::Write)?
             .flip(self.block, self.byte, !self.medium_error)
-            .with_context(|| {
-                format!(
-                    "{}: object {}, byte {}",
-                    self.image.display(),
-                    self.block,
-                    self.byte
-                )
-            })
+            .with_context(|| format!("{}: object {}, byte {}", self.image.display(), self.block, self.byte))
     }
 }

@@ -54,17 +54,12 @@ impl Serve {
             };
             let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(allowed) {
-                bail!(
-                    "'{name}' cannot name a drive; use up to {MAX_NAME} letters, digits, - and _"
-                );
+                bail!("'{name}' cannot name a drive; use up to {MAX_NAME} letters, digits, - and _");
             }
             if plans.iter().any(|plan| plan.name == name) {
                 bail!("drive {name} is named twice");
             }
-            plans.push(Plan {
-                name: name.to_owned(),
-                image,
-            });
+            plans.push(Plan { name: name.to_owned(), image });
         }
         if let Some(image) = self.image {
             match &mut plans[..] {
@@ -85,10 +80,7 @@ impl Serve {
         for plan in plans {
             let socket = Socket::bind(&directory, &plan.name)?;
             if target::clean(&plan.name)? {
-                eprintln!(
-                    "vtape: drive {}: removed what a killed server left",
-                    plan.name
-                );
+                eprintln!("vtape: drive {}: removed what a killed server left", plan.name);
             }
             let mut drive = Drive::new(plan.name.clone());
             if let Some(image) = &plan.image {
@@ -106,17 +98,10 @@ impl Serve {
                 plan.name,
                 nodes.rewinding.display(),
                 nodes.staying.display(),
-                nodes
-                    .generic
-                    .as_deref()
-                    .map_or("-".into(), |path| path.display().to_string()),
+                nodes.generic.as_deref().map_or("-".into(), |path| path.display().to_string()),
                 nodes.address
             );
-            plugged.push(Plugged {
-                target,
-                drive,
-                _socket: socket,
-            });
+            plugged.push(Plugged { target, drive, _socket: socket });
         }
 
         let ended = match happens.recv() {

@@ -36,10 +36,9 @@ impl Class {
             opcode::REWIND => Class::Rewind,
             opcode::ERASE_6 => Class::Erase,
             opcode::LOAD_UNLOAD => Class::Load,
-            opcode::MODE_SENSE_6
-            | opcode::MODE_SENSE_10
-            | opcode::MODE_SELECT_6
-            | opcode::MODE_SELECT_10 => Class::Mode,
+            opcode::MODE_SENSE_6 | opcode::MODE_SENSE_10 | opcode::MODE_SELECT_6 | opcode::MODE_SELECT_10 => {
+                Class::Mode
+            }
             opcode::TEST_UNIT_READY => Class::Ready,
             _ => return None,
         })
@@ -115,12 +114,7 @@ mod tests {
     #[test]
     fn strikes_the_nth_command_of_its_class_and_no_other() {
         let mut faults = Faults::default();
-        faults.arm(Fault {
-            on: Some(Class::Write),
-            nth: 2,
-            times: 2,
-            effect: Effect::Reset,
-        });
+        faults.arm(Fault { on: Some(Class::Write), nth: 2, times: 2, effect: Effect::Reset });
         assert_eq!(faults.strike(Class::Read), None);
         assert_eq!(faults.strike(Class::Write), None);
         assert_eq!(faults.strike(Class::Write), Some(Effect::Reset));

@@ -32,9 +32,7 @@ impl<M: Medium> Drive<M> {
     pub(super) fn inquiry(&self, cdb: Cdb<'_>, data_in: &mut Vec<u8>) -> Result<(), Sense> {
         let page = cdb.byte(2);
         if cdb.bit(1, 0) {
-            let body = self
-                .vital_product_data(page)
-                .ok_or(Sense::invalid_field(2))?;
+            let body = self.vital_product_data(page).ok_or(Sense::invalid_field(2))?;
             data_in.extend([SEQUENTIAL_ACCESS, page]);
             data_in.extend((body.len() as u16).to_be_bytes());
             data_in.extend(body);
@@ -93,11 +91,7 @@ impl<M: Medium> Drive<M> {
         Ok(())
     }
 
-    pub(super) fn report_density_support(
-        &self,
-        cdb: Cdb<'_>,
-        data_in: &mut Vec<u8>,
-    ) -> Result<(), Sense> {
+    pub(super) fn report_density_support(&self, cdb: Cdb<'_>, data_in: &mut Vec<u8>) -> Result<(), Sense> {
         if cdb.bit(1, 1) {
             return Err(Sense::invalid_field(1)); // by medium type: there is one medium
         }
@@ -105,10 +99,7 @@ impl<M: Medium> Drive<M> {
         let capacity = match self.medium() {
             Some(medium) => medium.cartridge().capacity,
             None if of_medium => {
-                return Err(Sense::new(
-                    crate::scsi::Key::NOT_READY,
-                    Asc::MEDIUM_NOT_PRESENT,
-                ));
+                return Err(Sense::new(crate::scsi::Key::NOT_READY, Asc::MEDIUM_NOT_PRESENT));
             }
             None => 0,
         };
@@ -128,11 +119,7 @@ impl<M: Medium> Drive<M> {
         Ok(())
     }
 
-    pub(super) fn read_attribute(
-        &mut self,
-        cdb: Cdb<'_>,
-        data_in: &mut Vec<u8>,
-    ) -> Result<(), Sense> {
+    pub(super) fn read_attribute(&mut self, cdb: Cdb<'_>, data_in: &mut Vec<u8>) -> Result<(), Sense> {
         let position = self.position;
         let tape = self.tape()?;
         let cartridge = tape.cartridge();
@@ -149,9 +136,7 @@ impl<M: Medium> Drive<M> {
             (0x0806, 1, padded::<32>(&cartridge.barcode).to_vec()),
         ];
         let first = cdb.be16(8);
-        let wanted = attributes
-            .iter()
-            .filter(|(id, ..)| usize::from(*id) >= first);
+        let wanted = attributes.iter().filter(|(id, ..)| usize::from(*id) >= first);
         let mut body = Vec::new();
         match cdb.byte(1) & 0x1f {
             0x00 => {

@@ -33,10 +33,7 @@ const ALERTS: [Alert; 6] = [
 /// The supported flags as the TapeAlert vital product data page lists them: flag 1 is the
 /// highest bit of the first byte.
 pub(super) fn supported_alerts() -> [u8; 8] {
-    ALERTS
-        .iter()
-        .fold(0u64, |bits, &alert| bits | 1 << (64 - alert as u8))
-        .to_be_bytes()
+    ALERTS.iter().fold(0u64, |bits, &alert| bits | 1 << (64 - alert as u8)).to_be_bytes()
 }
 
 /// TapeAlert flags that were raised and not yet read: flag `n` is bit `n - 1`.
@@ -142,14 +139,10 @@ impl<M: Medium> Drive<M> {
                 data_in.truncate(cdb.be16(7));
                 return Ok(());
             }
-            WRITE_ERRORS => vec![
-                counter(0x0005, self.counters.bytes_written),
-                counter(0x0006, self.counters.write_errors),
-            ],
-            READ_ERRORS => vec![
-                counter(0x0005, self.counters.bytes_read),
-                counter(0x0006, self.counters.read_errors),
-            ],
+            WRITE_ERRORS => {
+                vec![counter(0x0005, self.counters.bytes_written), counter(0x0006, self.counters.write_errors)]
+            }
+            READ_ERRORS => vec![counter(0x0005, self.counters.bytes_read), counter(0x0006, self.counters.read_errors)],
             SEQUENTIAL_ACCESS => vec![
                 // Bytes from the initiator, to the tape, from the tape, to the initiator.
                 counter(0x0000, self.counters.bytes_written),
@@ -232,9 +225,7 @@ impl<M: Medium> Drive<M> {
 
     /// TapeAlert flags that are raised, by number. Looking does not clear them.
     pub fn raised_alerts(&self) -> Vec<u8> {
-        (1..=64)
-            .filter(|n| self.alerts.0 >> (n - 1) & 1 != 0)
-            .collect()
+        (1..=64).filter(|n| self.alerts.0 >> (n - 1) & 1 != 0).collect()
     }
 
     /// Objects of the loaded tape that cannot be told any more, counted.

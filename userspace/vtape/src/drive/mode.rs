@@ -37,12 +37,7 @@ pub(super) struct Mode {
 
 impl Default for Mode {
     fn default() -> Self {
-        Self {
-            block_length: 0,
-            buffered: true,
-            software_write_protect: false,
-            descriptor_sense: false,
-        }
+        Self { block_length: 0, buffered: true, software_write_protect: false, descriptor_sense: false }
     }
 }
 
@@ -77,16 +72,7 @@ impl Page {
 }
 
 /// Pages in the order in which "all pages" returns them.
-const PAGES: [u8; 8] = [
-    0x01,
-    0x02,
-    CONTROL,
-    0x0f,
-    DEVICE_CONFIGURATION,
-    0x11,
-    0x1c,
-    MEDIUM_CONFIGURATION,
-];
+const PAGES: [u8; 8] = [0x01, 0x02, CONTROL, 0x0f, DEVICE_CONFIGURATION, 0x11, 0x1c, MEDIUM_CONFIGURATION];
 
 fn page(code: u8, mode: &Mode, worm: bool) -> Option<Page> {
     Some(match code {
@@ -144,28 +130,19 @@ impl<M: Medium> Drive<M> {
         let mut pages = Vec::new();
         for &code in codes {
             let page = page(code, mode, self.worm()).ok_or(Sense::invalid_field(2))?;
-            pages.extend(if changeable {
-                page.changeable
-            } else {
-                page.bytes
-            });
+            pages.extend(if changeable { page.changeable } else { page.bytes });
         }
 
         let mut descriptor = Vec::new();
         if !cdb.bit(1, 3) {
             descriptor.extend([if changeable { 0 } else { DENSITY }, 0, 0, 0]);
-            let length = if changeable {
-                0xff_ffff
-            } else {
-                mode.block_length
-            };
+            let length = if changeable { 0xff_ffff } else { mode.block_length };
             descriptor.extend(length.to_be_bytes());
         }
 
         let cartridge = self.medium().map(Medium::cartridge);
         let medium_type = 0;
-        let protected =
-            cartridge.is_some_and(|cartridge| cartridge.protected) || mode.software_write_protect;
+        let protected = cartridge.is_some_and(|cartridge| cartridge.protected) || mode.software_write_protect;
         let specific = u8::from(protected) << 7 | u8::from(mode.buffered) << 4;
         if ten {
             let length = 6 + descriptor.len() + pages.len();
@@ -177,11 +154,7 @@ impl<M: Medium> Drive<M> {
         }
         data_in.extend(descriptor);
         data_in.extend(pages);
-        data_in.truncate(if ten {
-            cdb.be16(7)
-        } else {
-            usize::from(cdb.byte(4))
-        });
+        data_in.truncate(if ten { cdb.be16(7) } else { usize::from(cdb.byte(4)) });
         Ok(())
     }
 
@@ -190,11 +163,7 @@ impl<M: Medium> Drive<M> {
         if cdb.bit(1, 0) {
             return Err(Sense::invalid_field(1)); // nothing is saved
         }
-        let length = if ten {
-            cdb.be16(7)
-        } else {
-            usize::from(cdb.byte(4))
-        };
+        let length = if ten { cdb.be16(7) } else { usize::from(cdb.byte(4)) };
         if length == 0 {
             return Ok(());
         }
@@ -204,11 +173,8 @@ impl<M: Medium> Drive<M> {
         if data.len() < header {
             return Err(truncated);
         }
-        let (at_specific, descriptor_length) = if ten {
-            (3, usize::from(data[6]) << 8 | usize::from(data[7]))
-        } else {
-            (2, usize::from(data[3]))
-        };
+        let (at_specific, descriptor_length) =
+            if ten { (3, usize::from(data[6]) << 8 | usize::from(data[7])) } else { (2, usize::from(data[3])) };
 
         // All of the list is looked at before any of it takes effect.
         let mut mode = self.mode.clone();
@@ -225,8 +191,7 @@ impl<M: Medium> Drive<M> {
                 if ![0, DENSITY, NO_CHANGE].contains(&descriptor[0]) {
                     return Err(Sense::invalid_parameter(header as u16));
                 }
-                let block_length =
-                    u32::from_be_bytes([0, descriptor[5], descriptor[6], descriptor[7]]);
+                let block_length = u32::from_be_bytes([0, descriptor[5], descriptor[6], descriptor[7]]);
                 if block_length > MAX_BLOCK {
                     return Err(Sense::invalid_parameter(header as u16 + 5));
                 }
@@ -248,8 +213,7 @@ impl<M: Medium> Drive<M> {
             let truncated = Sense::illegal(Asc::PARAMETER_LIST_LENGTH_ERROR);
             // The top bit (PS) means nothing here; the next one would start a subpage.
             let code = data[at] & 0x7f;
-            let page =
-                page(code, &self.mode, self.worm()).ok_or(Sense::invalid_parameter(at as u16))?;
+            let page = page(code, &self.mode, self.worm()).ok_or(Sense::invalid_parameter(at as u16))?;
             let sent = data.get(at..at + page.bytes.len()).ok_or(truncated)?;
             if sent[1] != page.bytes[1] {
                 return Err(Sense::invalid_parameter(at as u16 + 1));

@@ -27,12 +27,7 @@ impl<M: Medium> Drive<M> {
         if fixed && length == 0 {
             return Err(Sense::invalid_field(1));
         }
-        Ok(Transfer {
-            fixed,
-            suppress_length: false,
-            count,
-            length,
-        })
+        Ok(Transfer { fixed, suppress_length: false, count, length })
     }
 
     pub(super) fn read(&mut self, cdb: Cdb<'_>, data_in: &mut Vec<u8>) -> Result<(), Sense> {
@@ -72,25 +67,19 @@ impl<M: Medium> Drive<M> {
             }
             let object = self.tape()?.object(position);
             let Some(object) = object else {
-                return Err(
-                    Sense::new(Key::BLANK_CHECK, Asc::END_OF_DATA_DETECTED).residue(residue)
-                );
+                return Err(Sense::new(Key::BLANK_CHECK, Asc::END_OF_DATA_DETECTED).residue(residue));
             };
             // Whatever it is, the position is beyond it afterwards.
             self.position += 1;
             let actual = match object {
                 Object::Filemark => {
-                    return Err(Sense::new(Key::NO_SENSE, Asc::FILEMARK_DETECTED)
-                        .residue(residue)
-                        .with_filemark());
+                    return Err(Sense::new(Key::NO_SENSE, Asc::FILEMARK_DETECTED).residue(residue).with_filemark());
                 }
                 Object::Damaged => return Err(unreadable(residue)),
                 Object::Block(length) => length,
             };
             if transfer.fixed && actual != transfer.length {
-                return Err(Sense::new(Key::NO_SENSE, Asc::NONE)
-                    .residue(residue)
-                    .with_ili());
+                return Err(Sense::new(Key::NO_SENSE, Asc::NONE).residue(residue).with_ili());
             }
             match self.tape()?.read(position, out) {
                 Ok(()) => self.counters.blocks_read += 1,
@@ -108,12 +97,9 @@ impl<M: Medium> Drive<M> {
             if !transfer.fixed && actual != transfer.length {
                 out.truncate(kept + transfer.length as usize);
                 // Suppression covers short blocks, and long ones while no block length is set.
-                let silent = transfer.suppress_length
-                    && (actual < transfer.length || self.mode.block_length == 0);
+                let silent = transfer.suppress_length && (actual < transfer.length || self.mode.block_length == 0);
                 if !silent {
-                    return Err(Sense::new(Key::NO_SENSE, Asc::NONE)
-                        .residue(count - i64::from(actual))
-                        .with_ili());
+                    return Err(Sense::new(Key::NO_SENSE, Asc::NONE).residue(count - i64::from(actual)).with_ili());
                 }
             }
         }
@@ -135,10 +121,7 @@ impl<M: Medium> Drive<M> {
         // Of the filemarks that end the data, all but the first may be written over (SSC-4
         // 8.3.8, WORM mode filemarks restrictions 02h): they hold no data, and a program that
         // writes two and backs up over one must be able to go on.
-        if tape.cartridge().worm
-            && position < tape.objects()
-            && position <= Self::trailing_filemarks(tape)
-        {
+        if tape.cartridge().worm && position < tape.objects() && position <= Self::trailing_filemarks(tape) {
             return Err(Sense::new(Key::DATA_PROTECT, Asc::WORM_OVERWRITE_ATTEMPTED));
         }
         Ok(())
@@ -166,9 +149,7 @@ impl<M: Medium> Drive<M> {
     /// Tells the initiator when the position is in early warning, all having been written.
     fn check_early_warning(&mut self) -> Result<(), Sense> {
         if self.in_early_warning() {
-            return Err(Sense::new(Key::NO_SENSE, Asc::END_OF_MEDIUM_DETECTED)
-                .residue(0)
-                .with_eom());
+            return Err(Sense::new(Key::NO_SENSE, Asc::END_OF_MEDIUM_DETECTED).residue(0).with_eom());
         }
         Ok(())
     }
@@ -194,26 +175,15 @@ impl<M: Medium> Drive<M> {
             return Err(Sense::invalid_field(2));
         }
         let length = transfer.length as usize;
-        let blocks = if transfer.fixed {
-            transfer.count as usize
-        } else {
-            1
-        };
-        let Some(data) = blocks
-            .checked_mul(length)
-            .and_then(|total| data.get(..total))
-        else {
+        let blocks = if transfer.fixed { transfer.count as usize } else { 1 };
+        let Some(data) = blocks.checked_mul(length).and_then(|total| data.get(..total)) else {
             return Err(Sense::new(Key::ABORTED_COMMAND, Asc::DATA_PHASE_ERROR));
         };
         self.check_writable()?;
         for (done, block) in data.chunks_exact(length).enumerate() {
             let residue = i64::from(transfer.count) - if transfer.fixed { done as i64 } else { 0 };
             if !self.room_for(block_cost(length), 0)? {
-                return Err(
-                    Sense::new(Key::VOLUME_OVERFLOW, Asc::END_OF_MEDIUM_DETECTED)
-                        .residue(residue)
-                        .with_eom(),
-                );
+                return Err(Sense::new(Key::VOLUME_OVERFLOW, Asc::END_OF_MEDIUM_DETECTED).residue(residue).with_eom());
             }
             self.cut()?;
             if let Err(error) = self.tape()?.append_block(block) {
@@ -243,11 +213,7 @@ impl<M: Medium> Drive<M> {
         for done in 0..count {
             let residue = i64::from(count - done);
             if !self.room_for(FILEMARK_COST, FILEMARK_RESERVE)? {
-                return Err(
-                    Sense::new(Key::VOLUME_OVERFLOW, Asc::END_OF_MEDIUM_DETECTED)
-                        .residue(residue)
-                        .with_eom(),
-                );
+                return Err(Sense::new(Key::VOLUME_OVERFLOW, Asc::END_OF_MEDIUM_DETECTED).residue(residue).with_eom());
             }
             self.cut()?;
             if let Err(error) = self.tape()?.append_filemark() {

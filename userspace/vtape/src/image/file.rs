@@ -18,9 +18,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::medium::{Cartridge, Index, Medium, Object, ReadError, RECORD_OVERHEAD};
 
-use super::format::{
-    Header, Record, BLOCK, DATA_START, FILEMARK, HEADERS, MAGIC, PROTECTED, VERSION, WORM,
-};
+use super::format::{Header, Record, BLOCK, DATA_START, FILEMARK, HEADERS, MAGIC, PROTECTED, VERSION, WORM};
 use super::scan::scan;
 use super::ImageError;
 
@@ -74,9 +72,7 @@ impl Blank {
     /// `Parameters` for a cartridge that cannot be; `Io`, `AlreadyExists` among them.
     pub fn create(&self, path: &Path) -> Result<(), ImageError> {
         if !(MIN_CAPACITY..=MAX_CAPACITY).contains(&self.capacity) {
-            return Err(ImageError::Parameters(
-                "the capacity must be between 64K and 2E",
-            ));
+            return Err(ImageError::Parameters("the capacity must be between 64K and 2E"));
         }
         if self.early_warning >= self.capacity {
             return Err(ImageError::Parameters(
@@ -86,9 +82,7 @@ impl Blank {
         let mut barcode = [0; 32];
         let text = self.barcode.as_bytes();
         if text.len() > barcode.len() || !text.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-            return Err(ImageError::Parameters(
-                "a barcode has at most 32 printable ASCII characters",
-            ));
+            return Err(ImageError::Parameters("a barcode has at most 32 printable ASCII characters"));
         }
         barcode[..text.len()].copy_from_slice(text);
 
@@ -100,9 +94,7 @@ impl Blank {
         header.generation = 1.into();
         header.capacity = self.capacity.into();
         header.early_warning = self.early_warning.into();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         header.created = now.as_secs().into();
         header.end = DATA_START.into();
         header.flags = (if self.worm { WORM } else { 0 }).into();
@@ -124,9 +116,7 @@ impl Blank {
 }
 
 fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
@@ -266,12 +256,10 @@ impl Image {
         }
         let offset = self.offset(number);
         let mut data = vec![0; length as usize];
-        self.file
-            .read_exact_at(&mut data, offset + RECORD_OVERHEAD)?;
+        self.file.read_exact_at(&mut data, offset + RECORD_OVERHEAD)?;
         data[at as usize] ^= 0xff;
         let byte = &data[at as usize..][..1];
-        self.file
-            .write_all_at(byte, offset + RECORD_OVERHEAD + u64::from(at))?;
+        self.file.write_all_at(byte, offset + RECORD_OVERHEAD + u64::from(at))?;
         if silent {
             let filemarks = self.index.filemarks_before(number);
             let record = Record::new(&self.header.uuid, offset, BLOCK, number, filemarks, &data);
@@ -284,8 +272,7 @@ impl Image {
         let generation = self.header.generation.get() + 1;
         self.header.generation = generation.into();
         let sealed = self.header.clone().sealed();
-        self.file
-            .write_all_at(sealed.as_bytes(), HEADERS[(generation % 2) as usize])
+        self.file.write_all_at(sealed.as_bytes(), HEADERS[(generation % 2) as usize])
     }
 
     /// Notes in the header that everything up to object `objects` is safe.
@@ -326,8 +313,7 @@ impl Image {
             self.file.write_all_at(data, data_offset)?;
             let padding = data.len().next_multiple_of(8) - data.len();
             if padding > 0 {
-                self.file
-                    .write_all_at(&[0; 8][..padding], data_offset + data.len() as u64)?;
+                self.file.write_all_at(&[0; 8][..padding], data_offset + data.len() as u64)?;
             }
         }
         self.file.write_all_at(record.as_bytes(), offset)
@@ -335,10 +321,7 @@ impl Image {
 }
 
 fn refuses_writing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-    )
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 impl Medium for Image {
@@ -372,9 +355,7 @@ impl Medium for Image {
         };
         let offset = self.offset(number);
         let mut header = [0; size_of::<Record>()];
-        self.file
-            .read_exact_at(&mut header, offset)
-            .map_err(ReadError::Io)?;
+        self.file.read_exact_at(&mut header, offset).map_err(ReadError::Io)?;
         let record = Record::parse(&header, &self.header.uuid, offset)
             .filter(|record| record.number.get() == number && record.length.get() == length)
             .ok_or(ReadError::Corrupt)?;
@@ -438,11 +419,7 @@ impl Medium for Image {
     fn set_protected(&mut self, protected: bool) -> io::Result<()> {
         self.check_writable()?;
         let flags = self.header.flags.get();
-        let flags = if protected {
-            flags | PROTECTED
-        } else {
-            flags & !PROTECTED
-        };
+        let flags = if protected { flags | PROTECTED } else { flags & !PROTECTED };
         self.header.flags = flags.into();
         self.write_header()?;
         self.file.sync_data()?;

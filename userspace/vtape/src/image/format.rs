@@ -180,25 +180,14 @@ impl Header {
 
     /// The sticker as text.
     pub fn barcode_text(&self) -> String {
-        let length = self
-            .barcode
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(self.barcode.len());
+        let length = self.barcode.iter().position(|&byte| byte == 0).unwrap_or(self.barcode.len());
         String::from_utf8_lossy(&self.barcode[..length]).into_owned()
     }
 }
 
 impl Record {
     /// A record for the object `number` with `data` at file offset `offset`.
-    pub fn new(
-        uuid: &[u8; 16],
-        offset: u64,
-        kind: u8,
-        number: u64,
-        filemarks: u64,
-        data: &[u8],
-    ) -> Self {
+    pub fn new(uuid: &[u8; 16], offset: u64, kind: u8, number: u64, filemarks: u64, data: &[u8]) -> Self {
         let mut record = Self {
             magic: RECORD_MAGIC,
             length: (data.len() as u32).into(),

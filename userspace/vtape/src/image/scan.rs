@@ -41,12 +41,7 @@ struct Window<'f> {
 
 impl<'f> Window<'f> {
     fn new(file: &'f File) -> io::Result<Self> {
-        Ok(Self {
-            file,
-            length: file.metadata()?.len(),
-            start: 0,
-            bytes: Vec::new(),
-        })
+        Ok(Self { file, length: file.metadata()?.len(), start: 0, bytes: Vec::new() })
     }
 
     /// The bytes from `offset` on: at least `want` of them unless the file ends.
@@ -56,11 +51,7 @@ impl<'f> Window<'f> {
         if offset < have.start || end > have.end {
             // Headers of large blocks lie far apart: read no more than was asked for then.
             let near = offset >= have.start && offset <= have.end + WINDOW as u64 / 16;
-            let size = if near {
-                want.max(WINDOW)
-            } else {
-                want.max(4096)
-            } as u64;
+            let size = if near { want.max(WINDOW) } else { want.max(4096) } as u64;
             let size = size.min(self.length.saturating_sub(offset)) as usize;
             self.bytes.resize(size, 0);
             self.file.read_exact_at(&mut self.bytes, offset)?;
@@ -84,19 +75,9 @@ struct Scanner<'f> {
 ///
 /// `Io`; `Geometry` when more is missing than can be accounted for.
 pub(super) fn scan(file: &File, header: &Header) -> Result<Scan, ImageError> {
-    let scan = Scan {
-        index: Index::default(),
-        filemarks: 0,
-        lost: 0,
-        tail: 0,
-    };
+    let scan = Scan { index: Index::default(), filemarks: 0, lost: 0, tail: 0 };
     let window = Window::new(file)?;
-    let mut scanner = Scanner {
-        window,
-        header,
-        scan,
-        offset: DATA_START,
-    };
+    let mut scanner = Scanner { window, header, scan, offset: DATA_START };
     scanner.run()?;
     Ok(scanner.scan)
 }
@@ -105,8 +86,8 @@ impl Scanner<'_> {
     fn run(&mut self) -> Result<(), ImageError> {
         loop {
             if let Some(record) = self.record_at(self.offset)? {
-                let expected = record.number.get() == self.scan.index.objects()
-                    && record.filemarks.get() == self.scan.filemarks;
+                let expected =
+                    record.number.get() == self.scan.index.objects() && record.filemarks.get() == self.scan.filemarks;
                 if expected && self.whole(self.offset, &record)? {
                     self.accept(&record);
                     continue;
@@ -139,9 +120,7 @@ impl Scanner<'_> {
             return Ok(false);
         }
         let bytes = self.window.at(data, length)?;
-        Ok(bytes
-            .get(..length)
-            .is_some_and(|data| crc32c::crc32c(data) == record.data_checksum.get()))
+        Ok(bytes.get(..length).is_some_and(|data| crc32c::crc32c(data) == record.data_checksum.get()))
     }
 
     fn accept(&mut self, record: &Record) {
@@ -163,11 +142,7 @@ impl Scanner<'_> {
             Some((offset, record)) => (offset, record.number.get(), record.filemarks.get()),
             None => {
                 let header = self.header;
-                (
-                    header.end.get(),
-                    header.objects.get(),
-                    header.filemarks.get(),
-                )
+                (header.end.get(), header.objects.get(), header.filemarks.get())
             }
         };
         let size = to - self.offset;
@@ -205,17 +180,15 @@ impl Scanner<'_> {
         while offset < self.header.end.get().min(self.window.length) {
             let bytes = self.window.at(offset, size_of::<Record>())?;
             // Look for the magic in the whole window before asking for more.
-            let found = bytes
-                .chunks(8)
-                .position(|chunk| chunk.starts_with(&RECORD_MAGIC));
+            let found = bytes.chunks(8).position(|chunk| chunk.starts_with(&RECORD_MAGIC));
             let Some(found) = found else {
                 offset += (bytes.len() as u64).next_multiple_of(8).max(8);
                 continue;
             };
             offset += found as u64 * 8;
             if let Some(record) = self.record_at(offset)? {
-                let follows = record.number.get() > self.scan.index.objects()
-                    && record.filemarks.get() >= self.scan.filemarks;
+                let follows =
+                    record.number.get() > self.scan.index.objects() && record.filemarks.get() >= self.scan.filemarks;
                 if follows && [BLOCK, FILEMARK].contains(&record.kind) {
                     return Ok(Some((offset, record)));
                 }

@@ -45,8 +45,7 @@ impl Index {
 
     /// Filemarks among the objects before `number`.
     pub fn filemarks_before(&self, number: u64) -> u64 {
-        self.filemarks
-            .partition_point(|&filemark| filemark < number) as u64
+        self.filemarks.partition_point(|&filemark| filemark < number) as u64
     }
 
     /// Object number of the filemark that has `nth` filemarks before it.
@@ -73,10 +72,7 @@ impl Index {
         if object == Object::Filemark {
             self.filemarks.push(self.objects());
         }
-        self.entries.push(Entry {
-            start: self.end,
-            object,
-        });
+        self.entries.push(Entry { start: self.end, object });
         self.end += size;
     }
 
@@ -85,8 +81,7 @@ impl Index {
         let keep = self.filemarks_before(objects) as usize;
         self.filemarks.truncate(keep);
         self.end = self.used(objects);
-        self.entries
-            .truncate(usize::try_from(objects).unwrap_or(usize::MAX));
+        self.entries.truncate(usize::try_from(objects).unwrap_or(usize::MAX));
     }
 }
 

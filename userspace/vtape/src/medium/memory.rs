@@ -17,12 +17,7 @@ pub struct Memory {
 impl Memory {
     /// An empty cartridge.
     pub fn new(cartridge: Cartridge) -> Self {
-        Self {
-            cartridge,
-            index: Index::default(),
-            data: Vec::new(),
-            synchronized: 0,
-        }
+        Self { cartridge, index: Index::default(), data: Vec::new(), synchronized: 0 }
     }
 
     /// A rewritable cartridge of `capacity` bytes.

@@ -32,9 +32,7 @@ impl<'a> Cdb<'a> {
     ///
     /// ILLEGAL REQUEST when `bytes` ends before the command does.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Sense> {
-        let opcode = *bytes
-            .first()
-            .ok_or(Sense::illegal(Asc::INVALID_FIELD_IN_CDB))?;
+        let opcode = *bytes.first().ok_or(Sense::illegal(Asc::INVALID_FIELD_IN_CDB))?;
         match bytes.get(..length_of(opcode)) {
             Some(cdb) => Ok(Self(cdb)),
             None => Err(Sense::illegal(Asc::INVALID_FIELD_IN_CDB)),

@@ -110,15 +110,7 @@ pub const FIXED_LENGTH: usize = 18;
 impl Sense {
     /// Sense data with no flag set and no information.
     pub const fn new(key: Key, asc: Asc) -> Self {
-        Self {
-            key,
-            asc,
-            information: None,
-            filemark: false,
-            eom: false,
-            ili: false,
-            field: None,
-        }
+        Self { key, asc, information: None, filemark: false, eom: false, ili: false, field: None }
     }
 
     /// ILLEGAL REQUEST.
@@ -219,13 +211,7 @@ impl Sense {
 
 impl fmt::Display for Sense {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:x}/{:02x}/{:02x}",
-            self.key.code(),
-            self.asc.0,
-            self.asc.1
-        )
+        write!(f, "{:x}/{:02x}/{:02x}", self.key.code(), self.asc.0, self.asc.1)
     }
 }
 
@@ -234,8 +220,7 @@ impl FromStr for Sense {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let complaint =
-            || format!("'{text}' is not KEY/ASC/ASCQ in hexadecimal; write for example 3/0c/00");
+        let complaint = || format!("'{text}' is not KEY/ASC/ASCQ in hexadecimal; write for example 3/0c/00");
         let parts: Vec<u8> = text
             .split('/')
             .map(|part| u8::from_str_radix(part.trim_start_matches("0x"), 16))
@@ -257,9 +242,7 @@ mod tests {
 
     #[test]
     fn fixed_format_lays_out_flags_and_information() {
-        let sense = Sense::new(Key::NO_SENSE, Asc::FILEMARK_DETECTED)
-            .residue(-5)
-            .with_filemark();
+        let sense = Sense::new(Key::NO_SENSE, Asc::FILEMARK_DETECTED).residue(-5).with_filemark();
         let bytes = sense.to_fixed();
         assert_eq!(bytes[0], 0xf0);
         assert_eq!(bytes[2], 0x80);

@@ -63,10 +63,7 @@ impl Drop for Undoes {
                 Undo::Link(path) => (path.clone(), fs::remove_file(path)),
             };
             if let Err(error) = result {
-                eprintln!(
-                    "vtape: {}: removing it: {error}; 'vtape clean' tries again",
-                    path.display()
-                );
+                eprintln!("vtape: {}: removing it: {error}; 'vtape clean' tries again", path.display());
             }
         }
     }
@@ -85,27 +82,14 @@ pub(super) fn prepare() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("only root can plug in a drive; run 'vtape serve' as root");
     }
-    for module in [
-        "configfs",
-        "uio",
-        "target_core_user",
-        "tcm_loop",
-        "st",
-        "sg",
-    ] {
+    for module in ["configfs", "uio", "target_core_user", "tcm_loop", "st", "sg"] {
         // A kernel may have it built in, and a machine may have no modprobe: what counts is
         // whether the directories are there afterwards.
         let _ = Command::new("modprobe").arg("-q").arg(module).status();
     }
     if !Path::new(CORE).is_dir() && names_in(Path::new(CONFIGFS)).is_empty() {
-        rustix::mount::mount(
-            "configfs",
-            CONFIGFS,
-            "configfs",
-            rustix::mount::MountFlags::empty(),
-            None,
-        )
-        .with_context(|| format!("{CONFIGFS}: mounting configfs"))?;
+        rustix::mount::mount("configfs", CONFIGFS, "configfs", rustix::mount::MountFlags::empty(), None)
+            .with_context(|| format!("{CONFIGFS}: mounting configfs"))?;
     }
     if !Path::new(CORE).is_dir() {
         bail!(
@@ -141,23 +125,14 @@ impl Backstore {
         let path = group.join(name);
         undoes.make_directory(&path)?;
         // The size is a disk's, which this is not; it must be there and at least a block.
-        let control = format!(
-            "dev_config={},dev_size=1048576,hw_block_size=512,max_data_area_mb={DATA_AREA_MB}",
-            marker(name)
-        );
+        let control =
+            format!("dev_config={},dev_size=1048576,hw_block_size=512,max_data_area_mb={DATA_AREA_MB}", marker(name));
         write(&path.join("control"), &control)?;
         write(&path.join("enable"), "1")?;
-        write(
-            &path.join("attrib/cmd_time_out"),
-            &COMMAND_TIMEOUT.to_string(),
-        )?;
+        write(&path.join("attrib/cmd_time_out"), &COMMAND_TIMEOUT.to_string())?;
         // Resets are carried out by the kernel; the drive wants to hear of them.
         write(&path.join("attrib/tmr_notification"), "1")?;
-        Ok(Self {
-            path,
-            name: name.to_owned(),
-            _undoes: undoes,
-        })
+        Ok(Self { path, name: name.to_owned(), _undoes: undoes })
     }
 
     fn create_group() -> Result<PathBuf> {
@@ -180,11 +155,7 @@ impl Backstore {
 
     /// Opens the ring of this device.
     pub(super) fn open_ring(&self, patience: Duration) -> Result<Ring> {
-        let group = self
-            .path
-            .parent()
-            .and_then(Path::file_name)
-            .unwrap_or_default();
+        let group = self.path.parent().and_then(Path::file_name).unwrap_or_default();
         let number = group.to_string_lossy().replace("user_", "");
         let wanted = format!("tcm-user/{number}/{}/{}", self.name, marker(&self.name));
         let find = || {
@@ -220,9 +191,7 @@ fn worldwide_name(name: &str, role: u8) -> String {
     let hash = name
         .bytes()
         .chain([role])
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("naa.3{:015x}", hash >> 4)
 }
 
@@ -241,10 +210,7 @@ impl Fabric {
         let unit = group.join("lun/lun_0");
         undoes.make_directory(&unit)?;
         undoes.make_link(backstore, &unit.join("drive"))?;
-        Ok(Self {
-            group,
-            _undoes: undoes,
-        })
+        Ok(Self { group, _undoes: undoes })
     }
 
     /// `HOST:CHANNEL:TARGET:LUN` of the logical unit.
@@ -264,9 +230,7 @@ pub fn clean(name: &str) -> Result<bool> {
     let backstores: Vec<PathBuf> = names_in(Path::new(CORE))
         .into_iter()
         .map(|group| Path::new(CORE).join(group).join(name))
-        .filter(|path| {
-            fs::read_to_string(path.join("info")).is_ok_and(|info| info.contains(&marker(name)))
-        })
+        .filter(|path| fs::read_to_string(path.join("info")).is_ok_and(|info| info.contains(&marker(name))))
         .collect();
     for path in &backstores {
         found = true;
@@ -285,8 +249,7 @@ pub fn clean(name: &str) -> Result<bool> {
         }
         for path in [unit, group, port] {
             if path.is_dir() {
-                fs::remove_dir(&path)
-                    .with_context(|| format!("{}: removing it", path.display()))?;
+                fs::remove_dir(&path).with_context(|| format!("{}: removing it", path.display()))?;
             }
         }
     }

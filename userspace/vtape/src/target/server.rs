@@ -23,15 +23,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(
-        name: &str,
-        ring: Ring,
-        drive: SharedDrive,
-        events: Sender<Event>,
-    ) -> Result<Self> {
-        let stop = Arc::new(
-            eventfd(0, EventfdFlags::CLOEXEC).context("making a descriptor to stop a thread")?,
-        );
+    pub(super) fn start(name: &str, ring: Ring, drive: SharedDrive, events: Sender<Event>) -> Result<Self> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("making a descriptor to stop a thread")?);
         let name = name.to_owned();
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
@@ -49,10 +42,7 @@ impl Server {
                 let _ = events.send(Event::ServerEnded(name, result));
             })
             .context("starting a thread")?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -67,26 +57,16 @@ impl Drop for Server {
 
 /// Operations whose data goes to the drive; for all others the buffer holds nothing yet.
 fn sends_data(operation: u8) -> bool {
-    matches!(
-        operation,
-        opcode::WRITE_6 | opcode::MODE_SELECT_6 | opcode::MODE_SELECT_10 | opcode::LOG_SELECT
-    )
+    matches!(operation, opcode::WRITE_6 | opcode::MODE_SELECT_6 | opcode::MODE_SELECT_10 | opcode::LOG_SELECT)
 }
 
 pub(crate) fn lock(drive: &SharedDrive) -> MutexGuard<'_, Drive<Image>> {
     // A panic in one command must not make the cartridge unreachable for ejecting.
-    drive
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    drive.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn run(name: &str, mut ring: Ring, drive: &SharedDrive, stop: &OwnedFd) -> Result<()> {
-    let mut worker = Worker {
-        name,
-        drive,
-        data_out: Vec::new(),
-        data_in: Vec::new(),
-    };
+    let mut worker = Worker { name, drive, data_out: Vec::new(), data_in: Vec::new() };
     loop {
         let mut wanted = [
             PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN),
@@ -132,9 +112,7 @@ impl Worker<'_> {
         };
         self.data_out.clear();
         if sends_data(command.cdb()[0]) {
-            command
-                .append_data(&mut self.data_out)
-                .context("taking a command's data")?;
+            command.append_data(&mut self.data_out).context("taking a command's data")?;
         }
         let (outcome, sense) = {
             let mut drive = lock(self.drive);
@@ -148,12 +126,6 @@ impl Worker<'_> {
         if !outcome.delay.is_zero() {
             std::thread::sleep(outcome.delay);
         }
-        command
-            .answer(
-                outcome.status() as u8,
-                &sense.unwrap_or_default(),
-                &self.data_in,
-            )
-            .context("answering a command")
+        command.answer(outcome.status() as u8, &sense.unwrap_or_default(), &self.data_in).context("answering a command")
     }
 }

@@ -5,21 +5,14 @@ use super::*;
 use proptest::prelude::*;
 
 fn blank(capacity: u64) -> Blank {
-    Blank {
-        capacity,
-        early_warning: 1 << 10,
-        worm: false,
-        barcode: "A00001L8".into(),
-    }
+    Blank { capacity, early_warning: 1 << 10, worm: false, barcode: "A00001L8".into() }
 }
 
 /// Objects 0 to 6: two blocks, a filemark, two blocks, two filemarks.
 fn recorded(path: &Path) -> Vec<Vec<u8>> {
     blank(1 << 20).create(path).expect("a new image");
     let mut image = Image::open(path, Access::Write).expect("an image");
-    let blocks: Vec<Vec<u8>> = (0..4u8)
-        .map(|n| vec![n; 1000 + usize::from(n) * 7])
-        .collect();
+    let blocks: Vec<Vec<u8>> = (0..4u8).map(|n| vec![n; 1000 + usize::from(n) * 7]).collect();
     for (n, block) in blocks.iter().enumerate() {
         image.append_block(block).expect("room");
         if n % 2 == 1 {
@@ -66,18 +59,9 @@ fn an_image_is_used_by_one_writer_at_a_time() {
     let path = dir.path().join("a.tape");
     blank(1 << 20).create(&path).expect("a new image");
     let _held = Image::open(&path, Access::Write).expect("an image");
-    assert!(matches!(
-        Image::open(&path, Access::Write),
-        Err(ImageError::InUse)
-    ));
-    assert!(matches!(
-        Image::open(&path, Access::Read),
-        Err(ImageError::InUse)
-    ));
-    assert!(
-        blank(1 << 20).create(&path).is_err(),
-        "an image is never made over another"
-    );
+    assert!(matches!(Image::open(&path, Access::Write), Err(ImageError::InUse)));
+    assert!(matches!(Image::open(&path, Access::Read), Err(ImageError::InUse)));
+    assert!(blank(1 << 20).create(&path).is_err(), "an image is never made over another");
 }
 
 #[test]
@@ -87,9 +71,7 @@ fn a_damaged_record_costs_only_itself() {
     for victim in 0..7 {
         let _ = std::fs::remove_file(&path);
         recorded(&path);
-        let offset = Image::open(&path, Access::Read)
-            .expect("an image")
-            .offset(victim);
+        let offset = Image::open(&path, Access::Read).expect("an image").offset(victim);
         let file = File::options().write(true).open(&path).expect("a file");
         file.write_all_at(&[0xee], offset + 9).expect("in range");
         let image = Image::open(&path, Access::Read).expect("an image");
@@ -98,10 +80,7 @@ fn a_damaged_record_costs_only_itself() {
         drop(image);
         let expected = if [2, 5, 6].contains(&victim) { 7 } else { 6 };
         let readable = contents(&path).iter().filter(|data| data.is_some()).count();
-        assert_eq!(
-            readable, expected,
-            "victim {victim}: a filemark is known by its size"
-        );
+        assert_eq!(readable, expected, "victim {victim}: a filemark is known by its size");
     }
 }
 
@@ -110,19 +89,11 @@ fn a_flipped_byte_is_noticed_unless_it_is_to_be_silent() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("a.tape");
     let blocks = recorded(&path);
-    let flip = |silent| {
-        Image::open(&path, Access::Write)
-            .expect("an image")
-            .flip(1, 5, silent)
-    };
+    let flip = |silent| Image::open(&path, Access::Write).expect("an image").flip(1, 5, silent);
     flip(false).expect("in range");
     assert_eq!(contents(&path)[1], None);
     flip(true).expect("in range");
-    assert_eq!(
-        contents(&path)[1].as_ref(),
-        Some(&blocks[1]),
-        "flipped back"
-    );
+    assert_eq!(contents(&path)[1].as_ref(), Some(&blocks[1]), "flipped back");
     flip(true).expect("in range");
     let found = contents(&path)[1].clone().expect("readable");
     assert_eq!(found[5], blocks[1][5] ^ 0xff);
@@ -146,21 +117,14 @@ fn an_interrupted_write_ends_the_tape_before_it() {
     for cut in [seventh + 3, seventh + 40 + 4999, eighth + 39, eighth + 2000] {
         let damaged = dir.path().join("c.tape");
         std::fs::copy(&copy, &damaged).expect("a copy");
-        File::options()
-            .write(true)
-            .open(&damaged)
-            .and_then(|f| f.set_len(cut))
-            .expect("cut");
+        File::options().write(true).open(&damaged).and_then(|f| f.set_len(cut)).expect("cut");
         let mut image = Image::open(&damaged, Access::Write).expect("an image");
         let objects = if cut < eighth { 7 } else { 8 };
         assert_eq!(image.objects(), objects, "cut at {cut}");
         assert!(image.tail() > 0);
         image.append_block(b"after").expect("room");
         drop(image);
-        assert_eq!(
-            contents(&damaged).last().cloned().flatten().as_deref(),
-            Some(&b"after"[..])
-        );
+        assert_eq!(contents(&damaged).last().cloned().flatten().as_deref(), Some(&b"after"[..]));
     }
 }
 
@@ -169,14 +133,8 @@ fn a_cut_file_keeps_count_of_what_it_lost() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("a.tape");
     recorded(&path);
-    let third = Image::open(&path, Access::Read)
-        .expect("an image")
-        .offset(3);
-    File::options()
-        .write(true)
-        .open(&path)
-        .and_then(|f| f.set_len(third + 10))
-        .expect("cut");
+    let third = Image::open(&path, Access::Read).expect("an image").offset(3);
+    File::options().write(true).open(&path).and_then(|f| f.set_len(third + 10)).expect("cut");
     let mut image = Image::open(&path, Access::Write).expect("an image");
     assert_eq!((image.objects(), image.lost()), (7, 4));
     image.append_block(b"on").expect("room");
@@ -218,15 +176,9 @@ fn either_header_is_enough_and_none_is_an_error() {
     drop(image);
     file.write_all_at(&[1], 200).expect("in range");
     file.write_all_at(&[1], 4096 + 200).expect("in range");
-    assert!(matches!(
-        Image::open(&path, Access::Read),
-        Err(ImageError::HeaderDamaged)
-    ));
+    assert!(matches!(Image::open(&path, Access::Read), Err(ImageError::HeaderDamaged)));
     file.set_len(100).expect("cut");
-    assert!(matches!(
-        Image::open(&path, Access::Read),
-        Err(ImageError::NotAnImage)
-    ));
+    assert!(matches!(Image::open(&path, Access::Read), Err(ImageError::NotAnImage)));
 }
 
 proptest! {
