@@ -23,15 +23,11 @@ impl From<Stop> for Sense {
     fn from(stop: Stop) -> Self {
         // The residue is never negative, whatever the direction (SSC-4, 7.9).
         match stop {
-            Stop::Filemark(left) => Sense::new(Key::NO_SENSE, Asc::FILEMARK_DETECTED)
-                .residue(left)
-                .with_filemark(),
-            Stop::Beginning(left) => Sense::new(Key::NO_SENSE, Asc::BEGINNING_OF_MEDIUM_DETECTED)
-                .residue(left)
-                .with_eom(),
-            Stop::EndOfData(left) => {
-                Sense::new(Key::BLANK_CHECK, Asc::END_OF_DATA_DETECTED).residue(left)
+            Stop::Filemark(left) => Sense::new(Key::NO_SENSE, Asc::FILEMARK_DETECTED).residue(left).with_filemark(),
+            Stop::Beginning(left) => {
+                Sense::new(Key::NO_SENSE, Asc::BEGINNING_OF_MEDIUM_DETECTED).residue(left).with_eom()
             }
+            Stop::EndOfData(left) => Sense::new(Key::BLANK_CHECK, Asc::END_OF_DATA_DETECTED).residue(left),
         }
     }
 }
@@ -110,31 +106,20 @@ impl<M: Medium> Drive<M> {
             0 => Some(identifier),
             // A logical file begins after the filemark that ends the one before.
             1 if identifier == 0 => Some(0),
-            1 => self
-                .tape()?
-                .filemark(identifier - 1)
-                .map(|filemark| filemark + 1),
+            1 => self.tape()?.filemark(identifier - 1).map(|filemark| filemark + 1),
             3 => Some(self.tape()?.objects()),
             _ => return Err(Sense::invalid_field(1)),
         };
         self.go_to(target)
     }
 
-    pub(super) fn read_position(
-        &mut self,
-        cdb: Cdb<'_>,
-        data_in: &mut Vec<u8>,
-    ) -> Result<(), Sense> {
+    pub(super) fn read_position(&mut self, cdb: Cdb<'_>, data_in: &mut Vec<u8>) -> Result<(), Sense> {
         let position = self.position;
         let beginning = u8::from(position == 0) << 7;
         let end = u8::from(self.in_early_warning()) << 6;
         let tape = self.tape()?;
         // What is in the buffer: objects that a power failure now would lose.
-        let safe = if position == tape.objects() {
-            tape.synchronized()
-        } else {
-            position
-        };
+        let safe = if position == tape.objects() { tape.synchronized() } else { position };
         let objects_buffered = position - safe;
         let overhead = objects_buffered * block_cost(0);
         let bytes_buffered = (tape.used(position) - tape.used(safe)).saturating_sub(overhead);
@@ -150,10 +135,7 @@ impl<M: Medium> Drive<M> {
                     }
                     _ => out[0] |= 0x04, // the location is unknown in so few bytes
                 }
-                match (
-                    u32::try_from(objects_buffered),
-                    u32::try_from(bytes_buffered),
-                ) {
+                match (u32::try_from(objects_buffered), u32::try_from(bytes_buffered)) {
                     (Ok(objects @ 0..=0xff_ffff), Ok(bytes)) => {
                         out[12..16].copy_from_slice(&objects.to_be_bytes());
                         out[16..20].copy_from_slice(&bytes.to_be_bytes());
@@ -174,9 +156,7 @@ impl<M: Medium> Drive<M> {
                 let mut out = [0; 32];
                 out[0] = beginning | end;
                 out[3] = 0x1c;
-                let objects = u32::try_from(objects_buffered)
-                    .unwrap_or(u32::MAX)
-                    .min(0xff_ffff);
+                let objects = u32::try_from(objects_buffered).unwrap_or(u32::MAX).min(0xff_ffff);
                 out[4..8].copy_from_slice(&objects.to_be_bytes());
                 out[8..16].copy_from_slice(&position.to_be_bytes());
                 out[16..24].copy_from_slice(&safe.to_be_bytes());
@@ -234,13 +214,8 @@ type End = (u64, Option<Stop>);
 fn blocks_forward(tape: &impl Medium, from: u64, distance: u64) -> End {
     let target = from.saturating_add(distance);
     match tape.filemark(tape.filemarks_before(from)) {
-        Some(filemark) if filemark < target => {
-            (filemark + 1, Some(Stop::Filemark(count(target - filemark))))
-        }
-        _ if target > tape.objects() => (
-            tape.objects(),
-            Some(Stop::EndOfData(count(target - tape.objects()))),
-        ),
+        Some(filemark) if filemark < target => (filemark + 1, Some(Stop::Filemark(count(target - filemark)))),
+        _ if target > tape.objects() => (tape.objects(), Some(Stop::EndOfData(count(target - tape.objects())))),
         _ => (target, None),
     }
 }
@@ -264,20 +239,14 @@ fn filemarks_forward(tape: &impl Medium, from: u64, distance: u64) -> End {
         Some(filemark) => (filemark + 1, None),
         None => {
             let passed = tape.filemarks_before(tape.objects()) - before;
-            (
-                tape.objects(),
-                Some(Stop::EndOfData(count(distance - passed))),
-            )
+            (tape.objects(), Some(Stop::EndOfData(count(distance - passed))))
         }
     }
 }
 
 fn filemarks_backward(tape: &impl Medium, from: u64, distance: u64) -> End {
     let before = tape.filemarks_before(from);
-    match before
-        .checked_sub(distance)
-        .and_then(|nth| tape.filemark(nth))
-    {
+    match before.checked_sub(distance).and_then(|nth| tape.filemark(nth)) {
         Some(filemark) => (filemark, None),
         None => (0, Some(Stop::Beginning(count(distance - before)))),
     }
@@ -289,11 +258,7 @@ fn run_forward(tape: &impl Medium, from: u64, length: u64) -> End {
     let mut last = None;
     let mut nth = tape.filemarks_before(from);
     while let Some(filemark) = tape.filemark(nth) {
-        run = if last.is_some_and(|last| filemark == last + 1) {
-            run + 1
-        } else {
-            1
-        };
+        run = if last.is_some_and(|last| filemark == last + 1) { run + 1 } else { 1 };
         if run == length {
             return (filemark + 1, None);
         }
@@ -309,11 +274,7 @@ fn run_backward(tape: &impl Medium, from: u64, length: u64) -> End {
     let mut last: Option<u64> = None;
     let mut nth = tape.filemarks_before(from);
     while let Some(filemark) = nth.checked_sub(1).and_then(|nth| tape.filemark(nth)) {
-        run = if last == Some(filemark + 1) {
-            run + 1
-        } else {
-            1
-        };
+        run = if last == Some(filemark + 1) { run + 1 } else { 1 };
         if run == length {
             return (filemark, None);
         }
