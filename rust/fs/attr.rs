@@ -7,7 +7,7 @@ use super::{
     ReelFs,
 };
 use crate::capture::{self, Change, Outcome};
-use crate::format::record::{AttrBody, RecordType, XattrBody};
+use crate::format::record::{AttrBody, Lsn, RecordType, XattrBody};
 use crate::vfs::{eopnotsupp, Acl, AclKind, AclXattr, Dentry, FileAttr, Locked, SetAttr};
 use kernel::prelude::*;
 
@@ -65,16 +65,41 @@ pub(super) fn fileattr_set(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, re
     result
 }
 
-/// Changes an access control list. It may turn out to say no more than the mode does, and be
-/// gone.
+/// Changes an access control list.
+///
+/// A list that says no more than the mode does becomes the mode, and is gone; so what is recorded depends on that, and
+/// on whether there was a list before.
 pub(super) fn set_acl(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, kind: AclKind, acl: &Acl) -> Result {
+    let lower = inode.lower();
+    let stays = !acl.is_none() && !(kind == AclKind::Access && acl.is_mode());
+    if !stays && AclXattr::read(lower, kind)?.is_none() {
+        let log = inode.superblock().data().log();
+        let room = log.reserve::<AttrBody>(0, 0)?;
+        return apply_acl(name, inode, kind, acl, |object| {
+            capture::attributes(room, RecordType::Setattr, object, 0, Outcome::Done)
+        });
+    }
     let xattr = kind.xattr_name().to_bytes();
-    let wanted = acl.to_xattr()?;
-    let wanted = wanted.as_ref().map_or(&[][..], AclXattr::as_bytes);
-    let sb = inode.superblock();
-    let room = sb.data().log().reserve::<XattrBody>(capture::xattr_max(xattr, wanted), 0)?;
+    let value = if stays { acl.to_xattr()? } else { None };
+    let value = value.as_ref().map(AclXattr::as_bytes);
+    let log = inode.superblock().data().log();
+    let room = log.reserve::<XattrBody>(capture::xattr_max(xattr, value.unwrap_or(&[])), 0)?;
+    apply_acl(name, inode, kind, acl, |object| match value {
+        Some(value) => capture::set_xattr(room, object, xattr, value),
+        None => capture::remove_xattr(room, object, xattr),
+    })
+}
+
+/// Changes the list below, and has what resulted recorded.
+fn apply_acl(
+    name: &Dentry<ReelFs>,
+    inode: &Locked<'_, ReelFs>,
+    kind: AclKind,
+    acl: &Acl,
+    record: impl FnOnce(&Change) -> Lsn,
+) -> Result {
     let before = inode.lower().attr();
-    let access = sb.lower().want_write()?;
+    let access = inode.superblock().lower().want_write()?;
     let result = name.lower().set_acl(&access, kind, acl);
     drop(access);
     inode.refresh();
@@ -83,15 +108,6 @@ pub(super) fn set_acl(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, kind: A
             return Err(e);
         }
     }
-    let object = change(inode);
-    // The filesystem below has just cached it.
-    let lsn = match AclXattr::read(inode.lower(), kind) {
-        Ok(Some(value)) if value.as_bytes().len() <= wanted.len() => {
-            capture::set_xattr(room, &object, xattr, value.as_bytes())
-        }
-        Ok(None) => capture::remove_xattr(room, &object, xattr),
-        _ => capture::set_xattr(room, &object, xattr, wanted),
-    };
-    inode.data().recorded(lsn);
+    inode.data().recorded(record(&change(inode)));
     result
 }

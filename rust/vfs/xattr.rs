@@ -138,6 +138,17 @@ impl Acl {
         Self { ptr }
     }
 
+    /// Returns whether the list is to be removed.
+    pub(crate) fn is_none(&self) -> bool {
+        self.ptr.is_null()
+    }
+
+    /// Returns whether the list says no more than a mode can. An access list like that becomes the mode.
+    pub(crate) fn is_mode(&self) -> bool {
+        // SAFETY: The list is valid; nobody wants to know the mode.
+        !self.ptr.is_null() && unsafe { bindings::posix_acl_equiv_mode(self.ptr, core::ptr::null_mut()) } == 0
+    }
+
     /// Returns the list in the form of an extended attribute. [`None`] if it is to be removed.
     pub(crate) fn to_xattr(&self) -> Result<Option<AclXattr>> {
         if self.ptr.is_null() {
