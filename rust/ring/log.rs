@@ -129,8 +129,8 @@ pub(super) struct State {
     wanted: Lsn,
     /// Tasks in the line for room.
     waiting: u32,
-    /// When the consumer last did something that counts.
-    pub(super) progress: Instant<Monotonic>,
+    /// Since when somebody has waited while the consumer acknowledged nothing.
+    stalled: Option<Instant<Monotonic>>,
     /// What the consumer was told since its last acknowledgement.
     told: Told,
     due_bytes: u64,
@@ -237,7 +237,7 @@ impl Log {
             broken: false,
             wanted: 0,
             waiting: 0,
-            progress: Instant::now(),
+            stalled: None,
             told: Told::default(),
             due_bytes: DUE_BYTES.min(config.size / 4) as u64,
             waits: 0,
@@ -318,13 +318,12 @@ impl Log {
             state.waiting += 1;
             state.tell();
         }
-        let since = Instant::now();
         let result = self.room.wait_killable(Turn::Queue, || {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             match state.admits(self.onstall) {
                 Err(error) => Check::Done(Err(error)),
                 Ok(true) if state.book.fits(&need, Claim::Ordinary) => Check::Done(Ok(())),
-                Ok(_) => self.patience(&state, since),
+                Ok(_) => self.patience(&mut state),
             }
         });
         let result = result.and_then(|inner| inner);
@@ -332,6 +331,10 @@ impl Log {
         state.waiting -= 1;
         if result.is_err() {
             state.refused += 1;
+        }
+        if state.waiting == 0 && result != Err(EIO) {
+            // Nobody is left who waited for the consumer in vain.
+            state.stalled = None;
         }
         // The next in line may fit too, and was not woken if this one was.
         if state.waiting > 0 {
@@ -345,14 +348,19 @@ impl Log {
     /// The payload begins at a multiple of `align`, a power of two of at most a page, in kernel addresses. `Ok(None)`:
     /// not now. Errors: `EIO` by policy; `E2BIG` never fits.
     pub(crate) fn try_reserve<B: Body>(&self, payload_max: usize, align: usize) -> Result<Option<Room<'_, B>>> {
+        self.take_room(payload_max, align, false)
+    }
+
+    /// [`Log::try_reserve`], with `last` only if nobody stands in line.
+    fn take_room<B: Body>(&self, payload_max: usize, align: usize, last: bool) -> Result<Option<Room<'_, B>>> {
         let need = self.need::<B>(payload_max, align)?;
         let mut state = self.state.lock();
         if !state.book.possible(&need) {
             return Err(E2BIG);
         }
         match state.admits(self.onstall) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
+            Ok(true) if !last || state.waiting == 0 => {}
+            Ok(_) => return Ok(None),
             Err(error) => {
                 state.refused += 1;
                 return Err(error);
@@ -364,11 +372,14 @@ impl Log {
 
     /// [`Log::wait_room`] and [`Log::try_reserve`] until there is room. Sleeps, killable; to be called without room.
     pub(crate) fn reserve<B: Body>(&self, payload_max: usize, align: usize) -> Result<Room<'_, B>> {
+        // Whoever comes now stands behind those who wait already; whoever has waited does not do so again.
+        let mut last = true;
         loop {
-            if let Some(room) = self.try_reserve(payload_max, align)? {
+            if let Some(room) = self.take_room(payload_max, align, last)? {
                 return Ok(room);
             }
             self.wait_room::<B>(payload_max, align)?;
+            last = false;
         }
     }
 
@@ -437,9 +448,8 @@ impl Log {
             return Ok(());
         }
         self.want(lsn);
-        let since = Instant::now();
         let result = self.durable.wait_killable(Turn::All, || {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             if state.book.acknowledged() >= lsn.min(state.book.committed()) {
                 return Check::Done(Ok(()));
             }
@@ -449,7 +459,7 @@ impl Log {
             if state.consumer.is_none() && (state.closing || self.onstall == Onstall::Fail) {
                 return Check::Done(Err(EIO));
             }
-            self.patience(&state, since)
+            self.patience(&mut state)
         });
         result.and_then(|inner| inner)
     }
@@ -468,12 +478,13 @@ impl Log {
         state.tell();
     }
 
-    /// How long somebody who has waited since `since` goes on doing so.
-    fn patience<R>(&self, state: &State, since: Instant<Monotonic>) -> Check<Result<R>> {
+    /// How long whoever waits goes on doing so. Those who come while the consumer is known to do nothing do not wait
+    /// as long as the first one did.
+    fn patience<R>(&self, state: &mut State) -> Check<Result<R>> {
         if self.onstall == Onstall::Block && !state.closing {
             return Check::Sleep;
         }
-        let stalled = since.elapsed().as_millis().min(state.progress.elapsed().as_millis());
+        let stalled = state.stalled.get_or_insert_with(Instant::now).elapsed().as_millis();
         match STALL_MILLISECONDS - stalled {
             left @ 1.. => Check::SleepFor(msecs_to_jiffies(left as u32)),
             _ => Check::Done(Err(EIO)),
@@ -628,10 +639,10 @@ impl State {
             | (if self.consumer.is_some() { RING_ATTACHED } else { 0 })
     }
 
-    /// Begins the consumer's news anew: after an acknowledgement, or with another consumer.
+    /// The consumer did what it is there for: after an acknowledgement, or with another consumer.
     pub(super) fn heard(&mut self) {
         self.told = self.news();
-        self.progress = Instant::now();
+        self.stalled = None;
     }
 }
 
