@@ -90,14 +90,7 @@ impl Mapping {
     fn new(file: &File, length: usize) -> io::Result<Self> {
         // SAFETY: A new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
-            rustix::mm::mmap(
-                ptr::null_mut(),
-                length,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                0,
-            )
+            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)
         }?;
         let base = NonNull::new(base.cast()).ok_or_else(|| broken("mapped at address zero"))?;
         Ok(Self { base, length })
@@ -224,9 +217,7 @@ impl Ring {
             return Err(broken("the mailbox is not of version 2"));
         }
         if map.u16(mailbox::FLAGS)? & CAP_READ_LEN == 0 {
-            return Err(broken(
-                "this kernel does not take the length of short reads",
-            ));
+            return Err(broken("this kernel does not take the length of short reads"));
         }
         let cmdr_off = map.u32(mailbox::CMDR_OFF)? as usize;
         let cmdr_size = map.u32(mailbox::CMDR_SIZE)? as usize;
@@ -234,12 +225,7 @@ impl Ring {
             return Err(broken("the command ring overlaps the mailbox"));
         }
         map.at(cmdr_off, cmdr_size)?;
-        Ok(Self {
-            uio,
-            map,
-            cmdr_off,
-            cmdr_size,
-        })
+        Ok(Self { uio, map, cmdr_off, cmdr_size })
     }
 
     /// Forgets that the kernel signalled. Call it when the descriptor polls readable, before
@@ -291,8 +277,7 @@ impl Ring {
                     return Ok(Some(Request::TaskManagement(kind)));
                 }
                 _ => {
-                    self.map
-                        .copy_in(offset + entry::UFLAGS, &[UFLAG_UNKNOWN_OP])?;
+                    self.map.copy_in(offset + entry::UFLAGS, &[UFLAG_UNKNOWN_OP])?;
                     self.advance(next_tail)?;
                 }
             }
@@ -318,20 +303,11 @@ impl Ring {
         let cdb_off = self.map.u64(offset + entry::CDB_OFF)? as usize;
         // Never more than the mapping holds; the kernel copied the command's own length.
         let cdb = self.map.read::<CDB_MAX>(cdb_off)?;
-        Ok(Request::Command(Command {
-            ring: self,
-            offset,
-            next_tail,
-            cdb,
-            data,
-            answered: false,
-        }))
+        Ok(Request::Command(Command { ring: self, offset, next_tail, cdb, data, answered: false }))
     }
 
     fn advance(&self, tail: u32) -> io::Result<()> {
-        self.map
-            .atomic(mailbox::CMD_TAIL)?
-            .store(tail, Ordering::Release);
+        self.map.atomic(mailbox::CMD_TAIL)?.store(tail, Ordering::Release);
         Ok(())
     }
 
@@ -437,10 +413,7 @@ impl Drop for Command<'_> {
             .copy_in(self.offset + entry::STATUS, &[BUSY])
             .and_then(|()| map.copy_in(self.offset + entry::UFLAGS, &[0]))
             .and_then(|()| self.ring.advance(self.next_tail));
-        debug_assert!(
-            answered.is_ok(),
-            "the entry was inside the mapping when it was taken"
-        );
+        debug_assert!(answered.is_ok(), "the entry was inside the mapping when it was taken");
     }
 }
 
@@ -472,14 +445,10 @@ mod tests {
             file.write_all(&[0; 16384]).expect("room");
             file.rewind().expect("seek");
             let map = Mapping::new(&file, 16384).expect("map");
-            map.copy_in(mailbox::VERSION, &2u16.to_ne_bytes())
-                .expect("in range");
-            map.copy_in(mailbox::FLAGS, &7u16.to_ne_bytes())
-                .expect("in range");
-            map.copy_in(mailbox::CMDR_OFF, &(RING_OFF as u32).to_ne_bytes())
-                .expect("in range");
-            map.copy_in(mailbox::CMDR_SIZE, &(RING_SIZE as u32).to_ne_bytes())
-                .expect("in range");
+            map.copy_in(mailbox::VERSION, &2u16.to_ne_bytes()).expect("in range");
+            map.copy_in(mailbox::FLAGS, &7u16.to_ne_bytes()).expect("in range");
+            map.copy_in(mailbox::CMDR_OFF, &(RING_OFF as u32).to_ne_bytes()).expect("in range");
+            map.copy_in(mailbox::CMDR_SIZE, &(RING_SIZE as u32).to_ne_bytes()).expect("in range");
             Self { path, map }
         }
 
@@ -492,9 +461,7 @@ mod tests {
         }
 
         fn head(&self, head: u32) {
-            self.map
-                .copy_in(mailbox::CMD_HEAD, &head.to_ne_bytes())
-                .expect("in range");
+            self.map.copy_in(mailbox::CMD_HEAD, &head.to_ne_bytes()).expect("in range");
         }
 
         fn tail(&self) -> u32 {
@@ -505,10 +472,7 @@ mod tests {
             let length = 160u32;
             self.put(at, &(length | OP_CMD).to_ne_bytes());
             self.put(at + entry::IOV_COUNT, &(vectors.len() as u32).to_ne_bytes());
-            self.put(
-                at + entry::CDB_OFF,
-                &((RING_OFF + at + 140) as u64).to_ne_bytes(),
-            );
+            self.put(at + entry::CDB_OFF, &((RING_OFF + at + 140) as u64).to_ne_bytes());
             self.put(at + 140, &[0x12, 0, 0, 0, 36, 0]);
             for (i, (base, size)) in vectors.iter().enumerate() {
                 self.put(at + entry::IOV + i * 16, &base.to_ne_bytes());
@@ -538,31 +502,10 @@ mod tests {
         command.answer(2, &[0x70, 0, 3], b"abcdefg").expect("sound");
         assert_eq!(kernel.tail(), 160);
         assert_eq!(&kernel.map.read::<4>(DATA).expect("in range"), b"abcd");
-        assert_eq!(
-            &kernel.map.read::<4>(DATA + 100).expect("in range"),
-            b"efg\0"
-        );
-        assert_eq!(
-            kernel
-                .map
-                .u32(RING_OFF + entry::READ_LEN)
-                .expect("in range"),
-            7
-        );
-        assert_eq!(
-            kernel
-                .map
-                .read::<1>(RING_OFF + entry::UFLAGS)
-                .expect("in range"),
-            [2]
-        );
-        assert_eq!(
-            kernel
-                .map
-                .read::<3>(RING_OFF + entry::SENSE)
-                .expect("in range"),
-            [0x70, 0, 3]
-        );
+        assert_eq!(&kernel.map.read::<4>(DATA + 100).expect("in range"), b"efg\0");
+        assert_eq!(kernel.map.u32(RING_OFF + entry::READ_LEN).expect("in range"), 7);
+        assert_eq!(kernel.map.read::<1>(RING_OFF + entry::UFLAGS).expect("in range"), [2]);
+        assert_eq!(kernel.map.read::<3>(RING_OFF + entry::SENSE).expect("in range"), [0x70, 0, 3]);
         assert!(ring.take().expect("sound").is_none());
     }
 
@@ -573,13 +516,7 @@ mod tests {
         kernel.head(kernel.command(0, &[]));
         drop(ring.take().expect("sound"));
         assert_eq!(kernel.tail(), 160);
-        assert_eq!(
-            kernel
-                .map
-                .read::<1>(RING_OFF + entry::STATUS)
-                .expect("in range"),
-            [8]
-        );
+        assert_eq!(kernel.map.read::<1>(RING_OFF + entry::STATUS).expect("in range"), [8]);
     }
 
     #[test]
@@ -590,10 +527,7 @@ mod tests {
         kernel.put(64, &(40u32 | OP_TMR).to_ne_bytes());
         kernel.put(64 + entry::TMR_TYPE, &[5]);
         kernel.head(104);
-        assert!(matches!(
-            ring.take().expect("sound"),
-            Some(Request::TaskManagement(TaskManagement::Reset))
-        ));
+        assert!(matches!(ring.take().expect("sound"), Some(Request::TaskManagement(TaskManagement::Reset))));
         assert_eq!(kernel.tail(), 104);
     }
 
@@ -601,18 +535,10 @@ mod tests {
     fn nonsense_is_an_error_and_never_a_crash() {
         let cases: [(&str, fn(&Kernel)); 5] = [
             ("length zero", |k| k.put(0, &OP_CMD.to_ne_bytes())),
-            ("length beyond the ring", |k| {
-                k.put(0, &(8192u32 | OP_CMD).to_ne_bytes())
-            }),
-            ("too many vectors", |k| {
-                k.put(entry::IOV_COUNT, &1000u32.to_ne_bytes())
-            }),
-            ("vector outside", |k| {
-                k.put(entry::IOV, &u64::MAX.to_ne_bytes())
-            }),
-            ("command outside", |k| {
-                k.put(entry::CDB_OFF, &(1u64 << 40).to_ne_bytes())
-            }),
+            ("length beyond the ring", |k| k.put(0, &(8192u32 | OP_CMD).to_ne_bytes())),
+            ("too many vectors", |k| k.put(entry::IOV_COUNT, &1000u32.to_ne_bytes())),
+            ("vector outside", |k| k.put(entry::IOV, &u64::MAX.to_ne_bytes())),
+            ("command outside", |k| k.put(entry::CDB_OFF, &(1u64 << 40).to_ne_bytes())),
         ];
         for (name, spoil) in cases {
             let kernel = Kernel::new("nonsense");
