@@ -605,7 +605,13 @@ impl Namespace {
         if file_type(attr) != file_type(&object.attr) {
             return Err(Problem::TypeChanged { before: object.attr.mode.get(), after: attr.mode.get() });
         }
-        object.attr = *attr;
+        let before = std::mem::replace(&mut object.attr, *attr);
+        // A record that does not say what the file attributes are has not changed them.
+        if attr.valid.get() & Attributes::FILEATTR_VALID == 0 {
+            object.attr.fileattr = before.fileattr;
+            object.attr.projid = before.projid;
+            object.attr.valid = before.valid;
+        }
         Ok(())
     }
 
