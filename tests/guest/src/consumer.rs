@@ -10,14 +10,22 @@ use reelfs_sys::device::{Consumer, Device, Ring, Target, Wakeup};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The stream that tests keep when they have no daemon.
-pub const STREAM: [u8; 16] = *b"a stream of test";
+/// The stream that a test without a daemon keeps for the mount at `mnt`: another one for each.
+pub fn stream_of(mnt: &Path) -> [u8; 16] {
+    let mut stream = *b"a stream of test";
+    for (place, byte) in mnt.as_os_str().as_bytes().iter().enumerate() {
+        let cell = &mut stream[place % 16];
+        *cell = cell.rotate_left(3) ^ byte;
+    }
+    stream
+}
 
 /// A thread that consumes a ring.
 pub struct Tap {
@@ -36,7 +44,7 @@ impl Tap {
     /// Attaches to the ring of the mount at `mnt`, whose log goes on at `next_lsn`, and appends the log to `log`.
     pub fn start(mnt: &Path, next_lsn: u64, log: &Path) -> Check<Self> {
         let mount = rustix::fs::open(mnt, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
-        let consumer = Consumer { stream: STREAM, next_lsn, adopt: false };
+        let consumer = Consumer { stream: stream_of(mnt), next_lsn, adopt: false };
         let ring = Device::open()?.attach(Target::Mount(mount.as_fd()), &consumer)?;
         let log = File::options().create(true).append(true).open(log)?;
         let (cancel, stop) = rustix::pipe::pipe()?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Where the stage's filesystems are mounted.
 const STAGE: &str = "/run/stage";
 /// How long a daemon may take for what it has to do.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The module loaded, and the suite's disks `lower`, `spool` and `media` mounted with new filesystems.
 pub struct Stage {
@@ -165,7 +165,7 @@ impl Rig {
         let (mount, spool, limit) = (self.mnt.display(), self.spool.display(), config.spool_limit);
         let text = format!(
             "mount = \"{mount}\"\n\n[spool]\ndirectory = \"{spool}\"\nsegment = \"4M\"\nlimit = \"{limit}\"\n\n\
-             [media]\n{media}\n\n[stream]\nhigh = \"8M\"\nage = \"1s\"\n"
+             [media]\n{media}\n\n[stream]\nhigh = \"8M\"\nage = \"1s\"\n\n[daemon]\ndrain = \"90s\"\n"
         );
         Ok(fs::write(&self.config, text)?)
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The suites, in the order in which they run by default.
 
+mod compare;
 pub mod device;
 mod durable;
 mod kill;
@@ -8,9 +9,10 @@ mod media;
 mod ring;
 pub mod ops;
 mod smoke;
+mod volumes;
 mod vtape;
 
 use crate::Suite;
 
 /// All of them.
-pub const ALL: &[Suite] = &[smoke::SUITE, vtape::SUITE, device::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS, durable::SUITE, ring::SUITE, media::SUITE, kill::RANDOM, kill::FAILPOINTS];
+pub const ALL: &[Suite] = &[smoke::SUITE, compare::SUITE, vtape::SUITE, volumes::SUITE, device::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS, durable::SUITE, ring::SUITE, media::SUITE, kill::RANDOM, kill::FAILPOINTS];

@@ -570,7 +570,7 @@ fn mark(_: &Context) -> TestResult {
         let tap = Tap::start(&rig.mnt, position, &rig.spool.join("log"))?;
         let now = read_mark(&rig.lower)?;
         ensure!(now.flags.get() & MARK_CLEAN == 0, "clean while it is mounted");
-        same!(now.stream, crate::consumer::STREAM);
+        same!(now.stream, crate::consumer::stream_of(&rig.mnt));
         ensure!(now.epoch.get() > epoch, "epoch {} after {epoch}", now.epoch.get());
         epoch = now.epoch.get();
         fs::write(rig.mnt.join(format!("f{round}")), "x")?;
