@@ -94,7 +94,6 @@ machine 3 compare || verdict="DIFFERENT: $(figure different)"
 
 log=$(figure log_bytes)
 echo
-echo '                                                '
 printf '  %-34s %s\n' \
 	'operations recorded' "$(figure records)" \
 	'objects in the tree' "$(figure objects)" \
@@ -102,7 +101,8 @@ printf '  %-34s %s\n' \
 	'bytes in the log' "$(megabytes "$log")" \
 	'tapes' "$(figure tapes) of $capacity" \
 	'work, recorded' "$(figure work_seconds) s, $(rate "$log" "$(figure work_seconds)") of log" \
-	'rest of the log to tape' "$(figure drain_seconds) s" \
+	'spool to tape, meanwhile' "$(megabytes "$(figure tape_bytes)"), $(rate "$(figure tape_bytes)" "$(figure tape_seconds)") while the drive runs" \
+	'unmounting, the rest to tape' "$(figure drain_seconds) s" \
 	'a flipped byte' "noticed, named, status $(figure flip_status)" \
 	'restore' "$(figure restore_seconds) s, $(rate "$log" "$(figure restore_seconds)") of log" \
 	'all in all' "$(($(date +%s) - start)) s" \
