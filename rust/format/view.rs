@@ -226,7 +226,10 @@ impl<'a> RecordView<'a> {
                 Event::Mount { body, xattrs: parts.xattrs(body.xattrs_len.get(), body.xattrs.get())? }
             }
             Some(RecordType::Unmount) => Event::Unmount,
-            Some(RecordType::Noop) => Event::Noop,
+            Some(RecordType::Noop) => {
+                parts.rest = &[];
+                Event::Noop
+            }
             Some(RecordType::Gap) => Event::Gap { body: self.body()? },
             Some(RecordType::Create) => {
                 let body: &CreateBody = self.body()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! How the command ends. The numbers are part of its interface: `Documentation/man/reel.1.md` lists them.
+//! How the command ends. The numbers are part of its interface: reel(1) lists them.
 
 use reelfs_media::label::LabelError;
 use reelfs_media::reader::ReadError;

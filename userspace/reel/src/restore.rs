@@ -16,7 +16,6 @@ use reelfs_media::reader::{Begin, LogEnd, LogReader, OnGap, RecordReader};
 use rustix::fs::{mkdirat, openat, removexattr, renameat, syncfs, Mode, OFlags, CWD};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::args::{Moment, Restore};
 use crate::outcome::Failure;
@@ -420,7 +419,7 @@ impl Target {
 
     fn begin_map<'a>(&self, path: &'a Path, lsn: Lsn) -> Result<(&'a Path, BufWriter<File>), Failure> {
         let mut writer = BufWriter::new(File::create(path).map_err(|error| Failure::io(path.display(), error))?);
-        let head = json!({ "reelfs_identity_map": 1, "lsn": lsn, "id": Uuid::nil().to_string() });
+        let head = json!({ "reelfs_identity_map": 1, "lsn": lsn });
         writeln!(writer, "{head}").map_err(|error| Failure::io(path.display(), error))?;
         Ok((path, writer))
     }

@@ -61,14 +61,7 @@ pub fn handle(directory: impl AsFd, name: &CStr) -> io::Result<(i32, Vec<u8>)> {
     // SAFETY: the name ends with a zero byte; the kernel writes at most `bytes` bytes of handle behind the two words,
     // for which there is room, and one int; all of it outlives the call.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_name_to_handle_at,
-            descriptor,
-            name.as_ptr(),
-            &raw mut handle,
-            &raw mut mount,
-            flags,
-        )
+        libc::syscall(libc::SYS_name_to_handle_at, descriptor, name.as_ptr(), &raw mut handle, &raw mut mount, flags)
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
