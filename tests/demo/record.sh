@@ -213,9 +213,10 @@ step 'sync' sync
 figure work_seconds "$(seconds "$work" "$(now)")"
 
 reel status --json demo >/results/status.json
-# Records and bytes, as the kernel counts them.
-figure records "$(sed -n 's/.*"records":\([0-9]*\).*/\1/p' /results/status.json | head -n 1)"
-figure log_bytes "$(sed -n 's/.*"committed":\([0-9]*\).*/\1/p' /results/status.json | head -n 1)"
+# What has gone to tape so far, and the time that took.
+media=$(sed -n 's/.*"bursts":[0-9]*,"bytes":\([0-9]*\),"busy_seconds":\([0-9.]*\).*/\1 \2/p' /results/status.json)
+figure tape_bytes "${media% *}"
+figure tape_seconds "${media#* }"
 
 drain=$(now)
 unmount_and_stop() {

@@ -73,8 +73,10 @@ echo 'Restoring from the tapes as they are.'
 mkdir /d/new/data
 plug /d/tapes/DEMO0*
 start=$(now)
-reel restore --to /d/new/data "${devices[@]}"
+reel restore --json --to /d/new/data "${devices[@]}" >/results/restore.json
 sync
 echo "restore_seconds=$(seconds "$start" "$(now)")" >>"$figures"
+echo "records=$(sed -n 's/.*"records":\([0-9]*\).*/\1/p' /results/restore.json)" >>"$figures"
+echo "log_bytes=$(sed -n 's/.*"lsn":\([0-9]*\).*/\1/p' /results/restore.json)" >>"$figures"
 unplug
 umount /d/new /d/tapes

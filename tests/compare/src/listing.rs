@@ -45,9 +45,8 @@ impl Listing {
     ///
     /// Errors: those of reading; `InvalidData`, naming the line, for anything else than a whole listing.
     pub fn read(from: impl BufRead) -> io::Result<Self> {
-        let wrong = |line: usize, what: &str| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("line {line}: {what}"))
-        };
+        let wrong =
+            |line: usize, what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("line {line}: {what}"));
         let head = |text: &str, key: &str| -> Option<u64> {
             text.strip_prefix(MAGIC)?.strip_prefix(' ')?.strip_prefix(key)?.strip_prefix('=')?.parse().ok()
         };

@@ -120,7 +120,12 @@ fn run() -> Result<ExitCode, String> {
                 println!("identical: {} objects", a.entries.len());
                 return Ok(ExitCode::SUCCESS);
             }
-            println!("{} differences; {} objects in the first, {} in the second", found.len(), a.entries.len(), b.entries.len());
+            println!(
+                "{} differences; {} objects in the first, {} in the second",
+                found.len(),
+                a.entries.len(),
+                b.entries.len()
+            );
             Ok(ExitCode::from(1))
         }
         ("list" | "diff", _) => Err("wrong number of operands".to_owned()),

@@ -62,8 +62,13 @@ fn each_planted_difference_is_found_and_only_it() {
         // A planted size changes the hash, a new type all that goes with it; nothing else has company.
         let alone = !matches!(
             plant.class,
-            "size" | "type" | "type of a device" | "hard link broken" | "hard links swapped"
-                | "name in other bytes" | "hole punched into zeros"
+            "size"
+                | "type"
+                | "type of a device"
+                | "hard link broken"
+                | "hard links swapped"
+                | "name in other bytes"
+                | "hole punched into zeros"
         );
         assert!(!alone || found.len() == 1, "{}: {shown:#?}", plant.class);
     }

@@ -56,11 +56,9 @@ macro_rules! ensure {
 macro_rules! same {
     ($found:expr, $wanted:expr) => {
         match (&$found, &$wanted) {
-            (found, wanted) => $crate::check::ensure!(
-                *found == *wanted,
-                "{} is {found:?}, should be {wanted:?}",
-                stringify!($found)
-            ),
+            (found, wanted) => {
+                $crate::check::ensure!(*found == *wanted, "{} is {found:?}, should be {wanted:?}", stringify!($found))
+            }
         }
     };
 }

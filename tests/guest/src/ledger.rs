@@ -139,7 +139,9 @@ pub fn work(dir: &Path, worker: u64) -> Check {
     let directory = File::open(&names)?;
     File::open(dir)?.sync_all()?;
     // One write for each line, or lines of several workers would mix.
-    let note = |what: char, step: u64| Ok::<_, Failure>(std::io::stdout().write_all(format!("{what} {worker} {step}\n").as_bytes())?);
+    let note = |what: char, step: u64| {
+        Ok::<_, Failure>(std::io::stdout().write_all(format!("{what} {worker} {step}\n").as_bytes())?)
+    };
     let mut step = 0;
     loop {
         file.write_all_at(&contents(worker, step), block_of(step) * DISTANCE)?;

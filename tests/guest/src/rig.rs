@@ -38,7 +38,8 @@ impl Stage {
             // With project ids, which the comparer looks at.
             let device = context.disk("lower");
             let features = ["-q", "-F", "-O", "quota,project", "-E", "quotatype=usrquota:grpquota:prjquota"];
-            run("mkfs.ext4", &[&features.map(AsRef::as_ref)[..], &[device.as_os_str()]].concat()).map_err(Failure::of)?;
+            run("mkfs.ext4", &[&features.map(AsRef::as_ref)[..], &[device.as_os_str()]].concat())
+                .map_err(Failure::of)?;
             mounts.push(Mounted::new(lower, &device, &at("lower"), "").map_err(Failure::of)?);
         } else {
             mounts.push(Mounted::fresh(lower, &context.disk("lower"), &at("lower")).map_err(Failure::of)?);
@@ -152,7 +153,8 @@ impl Rig {
     /// Writes the daemon's configuration.
     pub fn configure(&mut self, config: &Config) -> Check {
         let path = self.media.display();
-        let media = format!("kind = \"directory\"\npath = \"{path}\"\ncapacity = \"{}\"\npool = \"tests\"", config.capacity);
+        let media =
+            format!("kind = \"directory\"\npath = \"{path}\"\ncapacity = \"{}\"\npool = \"tests\"", config.capacity);
         self.write_config(config, &media)
     }
 
@@ -297,7 +299,9 @@ impl Rig {
 
     /// Restores from the media to [`Rig::restored`], which must not be there.
     pub fn restore(&self) -> Check {
-        if std::env::var_os("REELFS_TEST_BARE").is_some() { std::os::unix::fs::symlink(&self.lower, &self.restored)?; }
+        if std::env::var_os("REELFS_TEST_BARE").is_some() {
+            std::os::unix::fs::symlink(&self.lower, &self.restored)?;
+        }
         if self.plain || std::env::var_os("REELFS_TEST_BARE").is_some() {
             return Ok(());
         }
@@ -339,7 +343,11 @@ impl Rig {
 
     /// Number of records that the mount has committed.
     pub fn records(&self) -> Check<u64> {
-        if self.plain { Ok(0) } else { Ok(self.ring()?.entry().records) }
+        if self.plain {
+            Ok(0)
+        } else {
+            Ok(self.ring()?.entry().records)
+        }
     }
 
     /// The mount's ring, as the device has it; it may outlive the mount.

@@ -153,7 +153,9 @@ fn shuffle_once(dir: &Path, number: u64, step: u64, random: &mut Random) -> std:
     };
     let (one, two) = (name(), name());
     match random.below(11) {
-        0 | 1 => File::options().write(true).create_new(true).open(&one)?.write_all(format!("{number} {step}").as_bytes()),
+        0 | 1 => {
+            File::options().write(true).create_new(true).open(&one)?.write_all(format!("{number} {step}").as_bytes())
+        }
         2 => fs::create_dir(&one),
         3 => fs::remove_file(&one),
         4 => fs::remove_dir(&one),

@@ -18,7 +18,11 @@ pub const SUITE: Suite = Suite {
     name: "compare",
     timeout: 300,
     disks: &[("a", 512)],
-    tests: &[Test::new("planted-on-ext4", on_ext4), Test::new("planted-on-xfs", on_xfs), Test::new("planted-on-btrfs", on_btrfs)],
+    tests: &[
+        Test::new("planted-on-ext4", on_ext4),
+        Test::new("planted-on-xfs", on_xfs),
+        Test::new("planted-on-btrfs", on_btrfs),
+    ],
     ..Suite::DEFAULT
 };
 

@@ -43,13 +43,30 @@ pub const SUITE: Suite = Suite {
         Test::new("rwf-sync", |_| waits("rwf-sync", |path| write_with(path, ReadWriteFlags::SYNC))),
         Test::new("rwf-dsync", |_| waits("rwf-dsync", |path| write_with(path, ReadWriteFlags::DSYNC))),
         Test::new("syncfs", |_| waits("syncfs", |path| write_then(path, |file| Ok(rustix::fs::syncfs(file)?)))),
-        Test::new("sync", |_| waits("sync", |path| write_then(path, |_| { rustix::fs::sync(); Ok(()) }))),
-        Test::new("fsync-after-truncate", |_| waits("truncate", |path| change_then_fsync(path, |file| file.set_len(10)))),
-        Test::new("fsync-after-chmod", |_| waits("chmod", |path| change_then_fsync(path, |file| Ok(rustix::fs::fchmod(file, Mode::RUSR)?)))),
-        Test::new("fsync-after-xattr", |_| waits("xattr", |path| change_then_fsync(path, |file| {
-            Ok(rustix::fs::fsetxattr(file, "user.x", b"y", rustix::fs::XattrFlags::empty())?)
-        }))),
-        Test::new("fsync-of-a-new-file", |_| waits("create", |path| Ok(File::create(path.with_extension("new"))?.sync_all()?))),
+        Test::new("sync", |_| {
+            waits("sync", |path| {
+                write_then(path, |_| {
+                    rustix::fs::sync();
+                    Ok(())
+                })
+            })
+        }),
+        Test::new("fsync-after-truncate", |_| {
+            waits("truncate", |path| change_then_fsync(path, |file| file.set_len(10)))
+        }),
+        Test::new("fsync-after-chmod", |_| {
+            waits("chmod", |path| change_then_fsync(path, |file| Ok(rustix::fs::fchmod(file, Mode::RUSR)?)))
+        }),
+        Test::new("fsync-after-xattr", |_| {
+            waits("xattr", |path| {
+                change_then_fsync(path, |file| {
+                    Ok(rustix::fs::fsetxattr(file, "user.x", b"y", rustix::fs::XattrFlags::empty())?)
+                })
+            })
+        }),
+        Test::new("fsync-of-a-new-file", |_| {
+            waits("create", |path| Ok(File::create(path.with_extension("new"))?.sync_all()?))
+        }),
         Test::new("fsync-of-a-directory", |_| waits("directory", fsync_directory)),
         Test::new("fsync-after-rename", |_| waits("rename", fsync_after_rename)),
         Test::new("fsync-through-another-descriptor", |_| waits("other", fsync_through_another)),

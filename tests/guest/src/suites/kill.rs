@@ -130,7 +130,11 @@ fn killed_at_failpoints(context: &Context) -> TestResult {
                 let died = wait_until("the failpoint", Duration::from_secs(20), || !rig.daemon_lives());
                 if died.is_ok() {
                     let status = rig.wait_for_daemon()?;
-                    ensure!(status.signal() == Some(6), "{name}: the daemon ended with {status}:\n{}", rig.daemon_said());
+                    ensure!(
+                        status.signal() == Some(6),
+                        "{name}: the daemon ended with {status}:\n{}",
+                        rig.daemon_said()
+                    );
                     rig.start_daemon()?;
                 } else if passes == 0 {
                     missed.push(name.to_owned());

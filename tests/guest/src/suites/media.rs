@@ -189,7 +189,8 @@ fn missing(context: &Context) -> TestResult {
         fs::remove_file(volume)?;
         // The volume behind a missing one names it; nothing names the last one but its number.
         let words = vec![name_of(volume)];
-        let words: Vec<&str> = if place + 1 < volumes.len() { words.iter().map(String::as_str).collect() } else { Vec::new() };
+        let words: Vec<&str> =
+            if place + 1 < volumes.len() { words.iter().map(String::as_str).collect() } else { Vec::new() };
         damage_is_said(&rig, &format!("volume {} of {} is missing", place + 1, volumes.len()), &words)?;
         fs::copy(&aside, volume)?;
     }
@@ -266,7 +267,8 @@ impl Drives {
     fn create(rig: &Rig, count: usize, capacity: &str) -> Check<Vec<PathBuf>> {
         let images: Vec<_> = (1..=count).map(|number| rig.media.join(format!("TAPE{number:02}"))).collect();
         for image in &images {
-            run("vtape", &["create".as_ref(), "--capacity".as_ref(), capacity.as_ref(), image.as_os_str()]).map_err(Failure::of)?;
+            run("vtape", &["create".as_ref(), "--capacity".as_ref(), capacity.as_ref(), image.as_os_str()])
+                .map_err(Failure::of)?;
         }
         Ok(images)
     }
@@ -280,14 +282,22 @@ impl Drives {
         let devices: Vec<_> = (0..images.len()).map(|number| PathBuf::from(format!("/dev/nst{number}"))).collect();
         let server = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let drives = Drives { server, images: images.to_vec(), devices };
-        let there = wait_until("the drives", Duration::from_secs(30), || drives.devices.iter().all(|device| device.exists()));
+        let there =
+            wait_until("the drives", Duration::from_secs(30), || drives.devices.iter().all(|device| device.exists()));
         there.map_err(Failure::of)?;
         Ok(drives)
     }
 
     fn label(&self) -> Check {
         for (image, device) in self.images.iter().zip(&self.devices) {
-            let arguments = ["label".as_ref(), "--name".as_ref(), image.file_name().unwrap_or_default(), "--pool".as_ref(), "tests".as_ref(), device.as_os_str()];
+            let arguments = [
+                "label".as_ref(),
+                "--name".as_ref(),
+                image.file_name().unwrap_or_default(),
+                "--pool".as_ref(),
+                "tests".as_ref(),
+                device.as_os_str(),
+            ];
             run("reel", &arguments).map_err(Failure::of)?;
         }
         Ok(())
@@ -306,7 +316,8 @@ impl Drives {
         let pid = rustix::process::Pid::from_child(&self.server);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         self.server.wait()?;
-        let gone = wait_until("the drives go", Duration::from_secs(20), || !self.devices.iter().any(|device| device.exists()));
+        let gone =
+            wait_until("the drives go", Duration::from_secs(20), || !self.devices.iter().any(|device| device.exists()));
         gone.map_err(Failure::of)
     }
 }
@@ -353,7 +364,17 @@ fn tapes_flipped(_: &Context) -> TestResult {
     let (rig, drives) = taped("tapes-flipped")?;
     let images = drives.images.clone();
     drives.unplug()?;
-    run("vtape", &["flip".as_ref(), "--block".as_ref(), "20".as_ref(), "--byte".as_ref(), "7000".as_ref(), images[1].as_os_str()])?;
+    run(
+        "vtape",
+        &[
+            "flip".as_ref(),
+            "--block".as_ref(),
+            "20".as_ref(),
+            "--byte".as_ref(),
+            "7000".as_ref(),
+            images[1].as_os_str(),
+        ],
+    )?;
     let drives = Drives::plug(&images)?;
     let (status, said) = restore_from(&rig, &drives.devices)?;
     ensure!(status == DAMAGED, "{status:?}:\n{said}");
@@ -383,7 +404,10 @@ fn tapes_foreign(_: &Context) -> TestResult {
     fs::write("/tmp/precious", pattern(300_000, 4))?;
     run("dd", &["if=/tmp/precious", &format!("of={}", drives.devices[0].display()), "bs=10000", "status=none"])?;
     let label = |name: &str, pool: &str, number: usize| {
-        run("reel", &["label".as_ref(), "--name".as_ref(), name.as_ref(), "--pool".as_ref(), pool.as_ref(), device(number)])
+        run(
+            "reel",
+            &["label".as_ref(), "--name".as_ref(), name.as_ref(), "--pool".as_ref(), pool.as_ref(), device(number)],
+        )
     };
     label("OTHER", "other", 2)?;
     label("OURS", "tests", 3)?;

@@ -141,7 +141,8 @@ fn options_are_shown(_: &Context) -> TestResult {
 
 fn remount(_: &Context) -> TestResult {
     let (rig, tap) = tapped("remounted", "ring=2m")?;
-    let remount = |options: &str| run("mount", &["-o".as_ref(), format!("remount,{options}").as_ref(), rig.mnt.as_os_str()]);
+    let remount =
+        |options: &str| run("mount", &["-o".as_ref(), format!("remount,{options}").as_ref(), rig.mnt.as_os_str()]);
     ensure!(remount("ring=4m").is_err(), "the ring's size was changed");
     remount("ro").map_err(Failure::of)?;
     let write = fs::write(rig.mnt.join("f"), "x");
@@ -185,7 +186,16 @@ fn lower_refused(context: &Context) -> TestResult {
     // An id-mapped mount.
     let mapped = context.scratch.join("mapped");
     fs::create_dir_all(&mapped)?;
-    run("mount", &["--bind".as_ref(), "-o".as_ref(), "X-mount.idmap=b:0:100000:65536".as_ref(), rig.lower.as_os_str(), mapped.as_os_str()])?;
+    run(
+        "mount",
+        &[
+            "--bind".as_ref(),
+            "-o".as_ref(),
+            "X-mount.idmap=b:0:100000:65536".as_ref(),
+            rig.lower.as_os_str(),
+            mapped.as_os_str(),
+        ],
+    )?;
     let result = refused(&mapped, "", "id-mapped");
     run("umount", &[&mapped])?;
     result?;
@@ -284,7 +294,8 @@ fn waiting_killable(_: &Context) -> TestResult {
     fs::write(rig.mnt.join("shared"), "x")?;
     tap.hold();
     let mut child = worker::scribble(&rig.mnt.join("shared"), 1, 100_000).spawn()?;
-    let full = wait_until("the ring is full", Duration::from_secs(60), || rig.ring().is_ok_and(|ring| ring.entry().waits > 0));
+    let full =
+        wait_until("the ring is full", Duration::from_secs(60), || rig.ring().is_ok_and(|ring| ring.entry().waits > 0));
     std::thread::sleep(Duration::from_millis(300));
     child.kill()?;
     let gone = Background::start("a killed writer", move || child.wait()).ends();
@@ -298,7 +309,8 @@ fn before_attach_waits(_: &Context) -> TestResult {
     let mut rig = Rig::on_stage("before", false)?;
     rig.mount("ring=1m")?;
     let mnt = rig.mnt.clone();
-    let maker = Background::start("mkdir before the first attach", move || rustix::fs::mkdir(mnt.join("d"), Mode::RWXU));
+    let maker =
+        Background::start("mkdir before the first attach", move || rustix::fs::mkdir(mnt.join("d"), Mode::RWXU));
     maker.waits()?;
     ensure!(!rig.lower.join("d").exists(), "it was made below all the same");
     same!(fs::read_dir(&rig.mnt)?.count(), 0);
@@ -410,7 +422,8 @@ fn full_spool(context: &Context) -> TestResult {
     });
     std::thread::sleep(Duration::from_secs(3));
     let waited = writer.waits();
-    let spooled: u64 = fs::read_dir(&rig.spool)?.flatten().filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum();
+    let spooled: u64 =
+        fs::read_dir(&rig.spool)?.flatten().filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum();
     run("mount", &["-o".as_ref(), "remount,size=200m".as_ref(), small.path().as_os_str()])?;
     stuck?;
     waited?;
@@ -461,7 +474,8 @@ fn full_lower(context: &Context) -> TestResult {
             refused += usize::from(rustix::fs::mkdir(rig.mnt.join(format!("dir-{number}")), Mode::RWXU).is_err());
         }
         ensure!(refused > 0, "nothing was refused");
-        let _ = rustix::fs::setxattr(rig.mnt.join("fill"), "user.large", &vec![7; 60_000], rustix::fs::XattrFlags::empty());
+        let _ =
+            rustix::fs::setxattr(rig.mnt.join("fill"), "user.large", &vec![7; 60_000], rustix::fs::XattrFlags::empty());
         fill.set_len(at / 2)?;
         fill.write_all_at(b"room again", 3)?;
         drop(fill);

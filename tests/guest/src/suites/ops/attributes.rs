@@ -158,14 +158,19 @@ fn parents(p: &Place) -> Check {
     for name in ["a", "b", "c"] {
         fs::create_dir(p.at(name))?;
     }
-    let time = |name: &str| Ok::<_, crate::check::Failure>((p.at(name).metadata()?.mtime(), p.at(name).metadata()?.mtime_nsec()));
+    let time = |name: &str| {
+        Ok::<_, crate::check::Failure>((p.at(name).metadata()?.mtime(), p.at(name).metadata()?.mtime_nsec()))
+    };
     let old = at(1_000_000_000, 1);
     fs::write(p.at("a/f"), "x")?;
     for name in ["a", "b", "c"] {
         set_times(&p.at(name), old, old)?;
     }
     fs::rename(p.at("a/f"), p.at("b/f"))?;
-    ensure!(time("a")? != (old.tv_sec, old.tv_nsec as _) && time("b")? != (old.tv_sec, old.tv_nsec as _), "times stayed");
+    ensure!(
+        time("a")? != (old.tv_sec, old.tv_nsec as _) && time("b")? != (old.tv_sec, old.tv_nsec as _),
+        "times stayed"
+    );
     fs::hard_link(p.at("b/f"), p.at("c/f"))?;
     ensure!(time("c")? != (old.tv_sec, old.tv_nsec as _), "time of c stayed");
     for name in ["a", "b", "c"] {
@@ -183,7 +188,11 @@ fn own_directory(p: &Place) -> Check {
 }
 
 fn write_clears_set_id(p: &Place) -> Check {
-    for (name, script) in [("append", "echo y >>\"$1\""), ("truncate", ": >\"$1\""), ("dd", "dd if=/dev/zero of=\"$1\" conv=notrunc count=1")] {
+    for (name, script) in [
+        ("append", "echo y >>\"$1\""),
+        ("truncate", ": >\"$1\""),
+        ("dd", "dd if=/dev/zero of=\"$1\" conv=notrunc count=1"),
+    ] {
         fs::write(p.at(name), "x")?;
         set_mode(&p.at(name), 0o6777)?;
         set_mode(&p.dir, 0o755)?;
@@ -314,7 +323,9 @@ fn mark(p: &Place) -> Check {
     let mut names = [0; 4096];
     let length = rustix::fs::llistxattr(root, &mut names[..])?;
     ensure!(!String::from_utf8_lossy(&names[..length]).contains(MARK), "listed");
-    p.refused(&[Errno::NODATA, Errno::OPNOTSUPP, Errno::PERM], || rustix::fs::lgetxattr(root, MARK, &mut [0; 200][..]))?;
+    p.refused(&[Errno::NODATA, Errno::OPNOTSUPP, Errno::PERM], || {
+        rustix::fs::lgetxattr(root, MARK, &mut [0; 200][..])
+    })?;
     p.refused(&[Errno::PERM, Errno::OPNOTSUPP, Errno::ACCESS], || set_xattr(root, MARK, b"x"))?;
     p.refused(&[Errno::PERM, Errno::OPNOTSUPP, Errno::NODATA, Errno::ACCESS], || rustix::fs::lremovexattr(root, MARK))
 }

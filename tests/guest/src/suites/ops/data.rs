@@ -155,7 +155,8 @@ fn write_synchronous(p: &Place) -> Check {
 }
 
 fn open_direct(p: &Place, name: &str) -> Check<Option<File>> {
-    let opened = File::options().create(true).truncate(false).read(true).write(true).custom_flags(0o40000).open(p.at(name));
+    let opened =
+        File::options().create(true).truncate(false).read(true).write(true).custom_flags(0o40000).open(p.at(name));
     match opened {
         // A lower without direct I/O says so.
         Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(None),
@@ -320,7 +321,12 @@ fn truncate_same(p: &Place) -> Check {
 
 fn truncate_by_path(p: &Place) -> Check {
     fs::write(p.at("f"), pattern(10_000, 1))?;
-    let cut = |size: &str| Ok::<_, crate::check::Failure>(same!(Command::new("truncate").arg("-s").arg(size).arg(p.at("f")).status()?.code(), Some(0)));
+    let cut = |size: &str| {
+        Ok::<_, crate::check::Failure>(same!(
+            Command::new("truncate").arg("-s").arg(size).arg(p.at("f")).status()?.code(),
+            Some(0)
+        ))
+    };
     cut("123")?;
     cut("+9000")?;
     // truncate(2) itself, which opens nothing.

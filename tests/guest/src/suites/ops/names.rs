@@ -66,7 +66,9 @@ fn create_modes(p: &Place) -> Check {
     let mut made = Vec::new();
     for mode in [0o0, 0o400, 0o666, 0o777, 0o4755, 0o2755, 0o1777] {
         let name = p.at(&format!("mode-{mode:o}"));
-        made.push(rustix::fs::open(&name, OFlags::CREATE | OFlags::RDWR, Mode::from_raw_mode(mode)).map(|_| (name, mode)));
+        made.push(
+            rustix::fs::open(&name, OFlags::CREATE | OFlags::RDWR, Mode::from_raw_mode(mode)).map(|_| (name, mode)),
+        );
     }
     rustix::process::umask(before);
     for one in made {
@@ -388,7 +390,9 @@ fn refused(p: &Place) -> Check {
     fs::write(p.at("f"), "x")?;
     p.refused(&[Errno::NOTDIR], || rustix::fs::mkdir(p.at("f/d"), Mode::RWXU))?;
     p.refused(&[Errno::NOENT], || rustix::fs::mkdir(p.at("no/d"), Mode::RWXU))?;
-    p.refused(&[Errno::INVAL, Errno::EXIST, Errno::BUSY, Errno::NOTEMPTY], || rustix::fs::rename(p.at("."), p.at("f2")))?;
+    p.refused(&[Errno::INVAL, Errno::EXIST, Errno::BUSY, Errno::NOTEMPTY], || {
+        rustix::fs::rename(p.at("."), p.at("f2"))
+    })?;
     p.refused(&[Errno::XDEV], || rustix::fs::rename(p.at("f"), "/tmp/reelfs-elsewhere"))?;
     p.refused(&[Errno::XDEV], || rustix::fs::link(p.at("f"), "/tmp/reelfs-elsewhere"))?;
     p.refused(&[Errno::INVAL], || {

@@ -41,7 +41,9 @@ const PRIVATE: &str = "2";
 
 fn mmap(p: &Place, open: &str, protection: &str, flags: &str, later: &str) -> Check<i64> {
     let path = p.at("f");
-    p.unrecorded(|| p.perl(MMAP, &[path.as_os_str(), open.as_ref(), protection.as_ref(), flags.as_ref(), later.as_ref()]))
+    p.unrecorded(|| {
+        p.perl(MMAP, &[path.as_os_str(), open.as_ref(), protection.as_ref(), flags.as_ref(), later.as_ref()])
+    })
 }
 
 fn refused(result: i64, how: &[Errno]) -> Check {
@@ -55,14 +57,22 @@ const NOT_CAPTURED: &[Errno] = &[Errno::NODEV, Errno::OPNOTSUPP, Errno::ACCESS, 
 fn mmap_shared(p: &Place) -> Check {
     fs::write(p.at("f"), crate::pattern::pattern(8192, 1))?;
     let result = mmap(p, "+<", READ_WRITE, SHARED, "")?;
-    if p.plain() { Ok(()) } else { refused(result, NOT_CAPTURED) }
+    if p.plain() {
+        Ok(())
+    } else {
+        refused(result, NOT_CAPTURED)
+    }
 }
 
 /// Mapped for reading through a descriptor that may write, then mprotect(2).
 fn mprotect_later(p: &Place) -> Check {
     fs::write(p.at("f"), crate::pattern::pattern(8192, 1))?;
     let result = mmap(p, "+<", READ, SHARED, READ_WRITE)?;
-    if p.plain() { Ok(()) } else { refused(result, NOT_CAPTURED) }
+    if p.plain() {
+        Ok(())
+    } else {
+        refused(result, NOT_CAPTURED)
+    }
 }
 
 /// Programs and libraries are mapped like this; databases read like this.
@@ -77,7 +87,11 @@ fn mmap_harmless(p: &Place) -> Check {
 
 fn tmpfile(p: &Place) -> Check {
     let open = || rustix::fs::open(&p.dir, OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR);
-    if p.plain() { Ok(()) } else { p.refused(&[Errno::OPNOTSUPP, Errno::ISDIR], open) }
+    if p.plain() {
+        Ok(())
+    } else {
+        p.refused(&[Errno::OPNOTSUPP, Errno::ISDIR], open)
+    }
 }
 
 fn swap_file(p: &Place) -> Check {
@@ -155,7 +169,12 @@ fn programs_run(p: &Place) -> Check {
     fs::copy("/bin/true", p.at("true"))?;
     same!(Command::new(p.at("true")).status()?.code(), Some(0));
     // A program that runs cannot be opened for writing.
-    let mut child = Command::new("sh").arg("-c").arg("cp /bin/sleep \"$1\" && exec \"$1\" 30").arg("sh").arg(p.at("sleep")).spawn()?;
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg("cp /bin/sleep \"$1\" && exec \"$1\" 30")
+        .arg("sh")
+        .arg(p.at("sleep"))
+        .spawn()?;
     let started = crate::machine::wait_until("sleep runs", std::time::Duration::from_secs(20), || {
         fs::read_link(format!("/proc/{}/exe", child.id())).is_ok_and(|exe| exe.ends_with("sleep"))
     });
