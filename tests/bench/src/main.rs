@@ -47,6 +47,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let ops = if arguments.ops.is_empty() { &every } else { &arguments.ops };
 
     for &op in ops {
+        eprintln!("{} ({}, {:?})", op.title(), arguments.lower, arguments.subject);
         bench.round(op, 2)?;
         for round in 0..arguments.rounds {
             set_clock_ahead(arguments.age)?;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use reelfs_bench::sample::Subject;
-use rustix::process::{kill_process, Pid, Signal};
 
 const LOWER_DISK: &str = "/dev/disk/by-id/lower";
 const SPOOL_DISK: &str = "/dev/disk/by-id/spool";
@@ -19,7 +18,7 @@ const SPOOL: &str = "/mnt/spool";
 const MOUNT: &str = "/mnt/mount";
 const MEMORY: &str = "/mnt/memory";
 const SAMPLES: &str = "/results/samples.jsonl";
-/// How long the daemon has to attach and to end.
+/// How long the daemon has to attach.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
@@ -63,39 +62,43 @@ impl Daemon {
         fs::create_dir_all(format!("{base}/media"))?;
         // What goes to the media later is no part of the operation: nothing is streamed during a run.
         let config = format!(
-            "mount = \"{MOUNT}\"\n\n[spool]\ndirectory = \"{base}/spool\"\nsegment = \"64M\"\nlimit = \"3G\"\n\n\
-             [media]\nkind = \"directory\"\npath = \"{base}/media\"\n\n\
-             [stream]\nhigh = \"3G\"\nage = \"86400s\"\n"
+            "mount = \"{MOUNT}\"\n\n[spool]\ndirectory = \"{base}/spool\"\nsegment = \"64M\"\nlimit = \"5G\"\n\n\
+             [media]\nkind = \"directory\"\npool = \"bench\"\npath = \"{base}/media\"\n\n\
+             [stream]\nhigh = \"2G\"\nage = \"86400s\"\n"
         );
         let file = format!("/run/reelfs-bench-{lower}.toml");
         fs::write(&file, config)?;
         let log = File::create(format!("/results/reeld-{lower}.log"))?;
-        let child = Command::new("reeld")
-            .args(["--config", &file])
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("reeld")?;
-        Ok(Daemon { child })
+        let child = Command::new("reeld").arg(&file).stdout(log.try_clone()?).stderr(log).spawn().context("reeld")?;
+        let mut daemon = Daemon { child };
+        daemon.wait_until_attached().with_context(|| format!("the daemon did not attach; see reeld-{lower}.log"))?;
+        Ok(daemon)
     }
 
-    fn stop(mut self) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).context("reeld is gone")?;
+    /// Until then changes wait, so the first one that is done says that it has attached.
+    fn wait_until_attached(&mut self) -> Result<()> {
+        let mut change = Command::new("mkdir").arg(format!("{MOUNT}/first")).spawn()?;
         let start = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait()? {
-                ensure!(status.success(), "reeld: {status}");
+            if let Some(status) = change.try_wait()? {
+                ensure!(status.success(), "mkdir: {status}");
                 return Ok(());
             }
-            ensure!(start.elapsed() < PATIENCE, "reeld does not end");
-            std::thread::sleep(Duration::from_millis(100));
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || start.elapsed() > PATIENCE {
+                change.kill()?;
+                change.wait()?;
+                bail!("{}", ended.map_or("it does nothing".to_owned(), |status| status.to_string()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Only after a failure is there anything to kill.
+        // Ending it in order would stream everything to media, which is none of ours. Everything was acknowledged, or
+        // the module could not be unloaded in the end.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -140,8 +143,9 @@ fn measure(lower: &str, subject: Subject, rounds: &str) -> Result<()> {
     if subject != Subject::Direct {
         run("umount", &[MOUNT])?;
     }
-    if let Some(daemon) = daemon {
-        daemon.stop()?;
+    if daemon.is_some() {
+        drop(daemon);
+        fs::remove_dir_all(format!("{SPOOL}/{lower}"))?;
     }
     run("umount", &[LOWER])
 }

@@ -93,7 +93,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         .disk("spool", &disks.join("spool"), 6 * GIB)?
         .file("sources.tar", &archive)
         .results(&results);
-    for program in ["reelfs-bench", "reelfs-bench-machine", "reeld", "mount.reelfs"] {
+    for program in ["reelfs-bench", "reelfs-bench-machine", "reeld"] {
         let path = setup.programs.join(program);
         if path.exists() {
             machine = machine.program(&path);
