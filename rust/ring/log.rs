@@ -318,11 +318,18 @@ impl Log {
             state.waiting += 1;
             state.tell();
         }
+        let mut new = true;
         let result = self.room.wait_killable(Turn::Queue, || {
             let mut state = self.state.lock();
+            // Whoever is new leaves what there is to the first in line, and has that one look in case it was woken
+            // for nothing before; the first one may be this one by now.
+            let yields = core::mem::take(&mut new) && state.waiting > 1;
+            if yields {
+                self.room.wake_one();
+            }
             match state.admits(self.onstall) {
                 Err(error) => Check::Done(Err(error)),
-                Ok(true) if state.book.fits(&need, Claim::Ordinary) => Check::Done(Ok(())),
+                Ok(true) if !yields && state.book.fits(&need, Claim::Ordinary) => Check::Done(Ok(())),
                 Ok(_) => self.patience(&mut state),
             }
         });
