@@ -10,7 +10,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
-    FsMountFlags, FsOpenFlags, FsPickFlags, MoveMountFlags,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags,
 };
 
 use crate::mounts::FILESYSTEM;
@@ -39,6 +39,10 @@ pub fn remount(target: &Path, options: &Options) -> Result<()> {
     let context = fspick(CWD, target, FsPickFlags::FSPICK_CLOEXEC)
         .with_context(|| format!("nothing to remount at {}", target.display()))?;
     configure(&context, options)?;
+    // The context begins with what the superblock has now: read-only stays unless it is taken back.
+    if !options.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        fsconfig_set_flag(&context, "rw").map_err(|error| explain(&context, error))?;
+    }
     fsconfig_reconfigure(&context).map_err(|error| explain(&context, error))
 }
 
