@@ -120,6 +120,30 @@ impl Need {
     }
 }
 
+/// What some requests take together, at worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    bytes: u64,
+    count: u64,
+}
+
+impl Line {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// With one request more.
+    pub fn with(self, need: &Need) -> Self {
+        Self { bytes: self.bytes.saturating_add(need.worst().unwrap_or(0)), count: self.count + 1 }
+    }
+
+    /// Without one of the requests that are in it.
+    pub fn without(self, need: &Need) -> Self {
+        Self { bytes: self.bytes.saturating_sub(need.worst().unwrap_or(0)), count: self.count.saturating_sub(1) }
+    }
+}
+
 /// A commit, done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
@@ -211,6 +235,13 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
     /// Whether [`Book::take`] would succeed now, wherever the ring's head stands.
     pub fn fits(&self, need: &Need, claim: Claim) -> bool {
         need.worst().is_some_and(|worst| worst <= self.room(claim)) && self.has_slot(claim)
+    }
+
+    /// Whether [`Book::take`] would succeed now for this and then for everything in `line`, in whatever order.
+    pub fn fits_beside(&self, need: &Need, line: &Line) -> bool {
+        let kept = self.kept.slots as u64;
+        let fits = |worst: u64| worst.saturating_add(line.bytes) <= self.room(Claim::Ordinary);
+        need.worst().is_some_and(fits) && self.newest - self.oldest + kept + line.count < self.slots.len() as u64
     }
 
     /// Takes room for one record, or `None` if there is not enough.

@@ -14,7 +14,7 @@ use kernel::sync::{new_mutex, new_spinlock, Arc, Mutex, SpinLock};
 use kernel::time::{msecs_to_jiffies, Instant, Monotonic};
 
 use super::attach::Consumer;
-use super::book::{Book, Claim, Kept, Need, Slot, Taken};
+use super::book::{Book, Claim, Kept, Line, Need, Slot, Taken};
 use super::memory::{Memory, QueueMemory};
 use super::room::Room;
 use super::{registry, sys};
@@ -127,8 +127,8 @@ pub(super) struct State {
     broken: bool,
     /// The highest LSN that somebody waits for.
     wanted: Lsn,
-    /// Tasks in the line for room.
-    waiting: u32,
+    /// What those in the line for room wait for.
+    line: Line,
     /// Since when somebody has waited while the consumer acknowledged nothing.
     stalled: Option<Instant<Monotonic>>,
     /// What the consumer was told since its last acknowledgement.
@@ -152,7 +152,7 @@ impl State {
     pub(super) fn news(&self) -> Told {
         let backlog = self.book.backlog();
         let readable = backlog > 0;
-        let due = backlog >= self.due_bytes || self.wanted > self.book.acknowledged() || self.waiting > 0;
+        let due = backlog >= self.due_bytes || self.wanted > self.book.acknowledged() || self.line.count() > 0;
         Told { readable, due: readable && due }
     }
 
@@ -236,7 +236,7 @@ impl Log {
             closing: false,
             broken: false,
             wanted: 0,
-            waiting: 0,
+            line: Line::default(),
             stalled: None,
             told: Told::default(),
             due_bytes: DUE_BYTES.min(config.size / 4) as u64,
@@ -307,7 +307,7 @@ impl Log {
                 return Err(E2BIG);
             }
             match state.admits(self.onstall) {
-                Ok(true) if state.waiting == 0 && state.book.fits(&need, Claim::Ordinary) => return Ok(()),
+                Ok(true) if state.book.fits_beside(&need, &state.line) => return Ok(()),
                 Ok(_) => {}
                 Err(error) => {
                     state.refused += 1;
@@ -315,7 +315,7 @@ impl Log {
                 }
             }
             state.waits += 1;
-            state.waiting += 1;
+            state.line = state.line.with(&need);
             state.tell();
         }
         let mut new = true;
@@ -323,7 +323,7 @@ impl Log {
             let mut state = self.state.lock();
             // Whoever is new leaves what there is to the first in line, and has that one look in case it was woken
             // for nothing before; the first one may be this one by now.
-            let yields = core::mem::take(&mut new) && state.waiting > 1;
+            let yields = core::mem::take(&mut new) && !state.book.fits_beside(&need, &state.line.without(&need));
             if yields {
                 self.room.wake_one();
             }
@@ -335,16 +335,16 @@ impl Log {
         });
         let result = result.and_then(|inner| inner);
         let mut state = self.state.lock();
-        state.waiting -= 1;
+        state.line = state.line.without(&need);
         if result.is_err() {
             state.refused += 1;
         }
-        if state.waiting == 0 && result != Err(EIO) {
+        if state.line.count() == 0 && result != Err(EIO) {
             // Nobody is left who waited for the consumer in vain.
             state.stalled = None;
         }
         // The next in line may fit too, and was not woken if this one was.
-        if state.waiting > 0 {
+        if state.line.count() > 0 {
             self.room.wake_one();
         }
         result
@@ -358,7 +358,7 @@ impl Log {
         self.take_room(payload_max, align, false)
     }
 
-    /// [`Log::try_reserve`], with `last` only if nobody stands in line.
+    /// [`Log::try_reserve`], with `last` only if it takes nothing from those in line.
     fn take_room<B: Body>(&self, payload_max: usize, align: usize, last: bool) -> Result<Option<Room<'_, B>>> {
         let need = self.need::<B>(payload_max, align)?;
         let mut state = self.state.lock();
@@ -366,7 +366,7 @@ impl Log {
             return Err(E2BIG);
         }
         match state.admits(self.onstall) {
-            Ok(true) if !last || state.waiting == 0 => {}
+            Ok(true) if !last || state.book.fits_beside(&need, &state.line) => {}
             Ok(_) => return Ok(None),
             Err(error) => {
                 state.refused += 1;
@@ -429,7 +429,7 @@ impl Log {
         let end = self.publish(&mut state, taken, entry);
         let committed = state.book.committed();
         // Room that was not used may be what somebody waits for.
-        if state.waiting > 0 {
+        if state.line.count() > 0 {
             self.room.wake_one();
         }
         drop(state);
@@ -509,7 +509,7 @@ impl Log {
         loop {
             let mut state = self.state.lock();
             let more = state.book.release(RELEASE_BATCH);
-            if state.waiting > 0 {
+            if state.line.count() > 0 {
                 self.room.wake_one();
             }
             if !more {

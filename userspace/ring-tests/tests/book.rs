@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use reelfs_format::record::RECORD_ALIGN;
 use reelfs_format::uapi::QueueEntry;
-use reelfs_ring_tests::book::{Book, Claim, Committed, Kept, Need, Queue, Slot, Taken, FIRST_LSN_MAX};
+use reelfs_ring_tests::book::{Book, Claim, Committed, Kept, Line, Need, Queue, Slot, Taken, FIRST_LSN_MAX};
 
 const NAME: usize = 7;
 const SIZE: usize = 4096;
@@ -92,6 +92,27 @@ fn a_log_begins_once_and_at_a_sane_place() {
     assert_eq!((book.committed(), book.acknowledged()), (4096, 4096));
     assert_eq!(commit(&mut book, 104), Committed { sequence: 0, lsn: 4096, end: 4200 });
     assert!(!book.begin(8192), "after a commit");
+}
+
+#[test]
+fn those_in_line_are_left_their_room() {
+    let mut book = book();
+    let room = SIZE - KEPT.bytes;
+    let line = Line::default().with(&need(1024)).with(&need(512));
+    assert_eq!(line.count(), 2);
+    assert!(book.fits_beside(&need(room / 2), &Line::default()));
+    commit(&mut book, 1024);
+    assert!(book.fits_beside(&need(room - 1024 - 1536), &line));
+    assert!(!book.fits_beside(&need(room - 1024 - 1536 + 8), &line));
+    assert!(book.fits_beside(&need(room - 1024 - 1536 + 8), &line.without(&need(512))));
+    assert_eq!(line.without(&need(512)).without(&need(1024)), Line::default());
+    // Slots as well as bytes.
+    let many = (0..SLOTS - KEPT.slots - 2).fold(Line::default(), |line, _| line.with(&need(104)));
+    assert!(book.fits_beside(&need(104), &many));
+    assert!(!book.fits_beside(&need(104), &many.with(&need(104))));
+    // Aligned requests count with what the alignment may take.
+    let aligned = Line::default().with(&Need { align: 2048, ..need(104) });
+    assert!(!book.fits_beside(&need(room - 1024 - 2000), &aligned));
 }
 
 #[test]
