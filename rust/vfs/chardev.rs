@@ -110,6 +110,9 @@ impl<T: CharDevice> Operations<T> {
         unsafe { &*(*file).private_data.cast::<T>() }
     }
 
+    /// # Safety
+    ///
+    /// `inode` and `file` are those of a file of this device that is being opened.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> ffi::c_int {
         // SAFETY: Both are those of a file being opened.
         let result = unsafe { bindings::nonseekable_open(inode, file) };
@@ -128,6 +131,9 @@ impl<T: CharDevice> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// `file` is one that [`Self::open`] succeeded for, and this is the last operation on it.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> ffi::c_int {
         // SAFETY: `open` stored a pointer made by `KBox::into_raw`; this is the last operation on the file.
         let device = unsafe { KBox::from_raw((*file).private_data.cast::<T>()) };
@@ -135,6 +141,9 @@ impl<T: CharDevice> Operations<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// `file` is one that [`Self::open`] succeeded for and [`Self::release`] was not called for.
     unsafe extern "C" fn ioctl(file: *mut bindings::file, command: ffi::c_uint, argument: ffi::c_ulong) -> ffi::c_long {
         // SAFETY: Called between `open` and `release`.
         match unsafe { Self::device(file) }.ioctl(command, argument) {
@@ -143,6 +152,9 @@ impl<T: CharDevice> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// As for [`Self::ioctl`]; `vma` is being set up for it.
     unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> ffi::c_int {
         // SAFETY: `vma` is being set up, for the duration of this call.
         let area = unsafe { VmaNew::from_raw(vma) };
@@ -155,6 +167,9 @@ impl<T: CharDevice> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// As for [`Self::ioctl`]; `table` is null or valid for this call.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,
