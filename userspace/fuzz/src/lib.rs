@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Fuzz targets: each takes any bytes and must neither panic nor accept what it then contradicts.
+//!
+//! Two drivers use them: `reelfs-fuzz` (this crate's program; stable compiler, deterministic) and cargo-fuzz
+//! (`libfuzzer/`; nightly).
+
+pub mod driver;
+
+use reel::replay::namespace::Namespace;
+use reelfs_format::crc32c_append;
+use reelfs_format::mark::Mark;
+use reelfs_format::spool::SegmentHeader;
+use reelfs_format::view::{check_name, peek_length, peek_length_back, Event, RecordView};
+use reelfs_format::volume::{BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeStart};
+use reelfs_media::LogState;
+
+/// A target: its name, what it does, and how to make checksums right in an input that was changed at random, without
+/// which hardly any input would get past the first check.
+pub struct Target {
+    /// Its name.
+    pub name: &'static str,
+    /// Runs it.
+    pub run: fn(&[u8]),
+    /// Makes checksums right.
+    pub repair: fn(&mut [u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "record", run: record, repair: repair_record },
+    Target { name: "log", run: log, repair: repair_log },
+    Target { name: "block", run: block, repair: |bytes| repair_at(bytes, 16) },
+    Target { name: "label", run: label, repair: |bytes| repair_at(bytes, 12) },
+    Target { name: "segment", run: segment, repair: |bytes| repair_at(bytes, 12) },
+    Target { name: "mark", run: mark, repair: repair_mark },
+];
+
+fn repair_at(bytes: &mut [u8], field: usize) {
+    if bytes.len() < field + 4 {
+        return;
+    }
+    bytes[field..field + 4].fill(0);
+    let crc = crc32c_append(0, bytes);
+    bytes[field..field + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn repair_mark(bytes: &mut [u8]) {
+    if let Some(at) = bytes.len().checked_sub(4) {
+        let crc = crc32c_append(0, &bytes[..at]);
+        bytes[at..].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<usize> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize)
+}
+
+fn repair_record(record: &mut [u8]) {
+    let (Some(head), Some(payload)) = (word(record, 12), word(record, 36)) else { return };
+    if let Some(bytes) = head.checked_add(payload).and_then(|end| record.get(head..end)) {
+        let crc = crc32c_append(0, bytes);
+        record[40..44].copy_from_slice(&crc.to_le_bytes());
+    }
+    if (48..=record.len()).contains(&head) {
+        record[44..48].fill(0);
+        let crc = crc32c_append(0, &record[..head]);
+        record[44..48].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+fn repair_log(log: &mut [u8]) {
+    let mut at = 0;
+    while let Ok(length) = peek_length(&log[at..]) {
+        let end = (at + length).min(log.len());
+        let lsn = (at as u64).to_le_bytes();
+        log[at + 16..at + 24].copy_from_slice(&lsn);
+        repair_record(&mut log[at..end]);
+        at = end;
+        if at == log.len() {
+            break;
+        }
+    }
+}
+
+/// One record, forwards and backwards, taken apart.
+pub fn record(bytes: &[u8]) {
+    let _ = peek_length_back(bytes).map(|length| RecordView::parse(&bytes[bytes.len() - length..], None));
+    let Ok(view) = RecordView::parse(bytes, None) else { return };
+    assert_eq!(peek_length(bytes), Ok(view.bytes().len()));
+    assert_eq!(peek_length_back(view.bytes()), Ok(view.bytes().len()));
+    assert!(RecordView::parse(view.bytes(), Some(view.lsn())).is_ok());
+    let _ = view.header().object.handle();
+    match view.event() {
+        Ok(Event::Create { name, xattrs, .. }) => {
+            let _ = check_name(name);
+            assert_eq!(xattrs.len(), xattrs.count());
+        }
+        Ok(Event::Mount { xattrs, .. }) => assert_eq!(xattrs.len(), xattrs.count()),
+        Ok(Event::Write { data, .. }) => assert_eq!(data.len(), view.payload().len()),
+        Ok(_) => {}
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    let described = reel::dump::describe::record(&view, true);
+    assert_eq!(described.is_ok(), view.event().is_ok());
+    if let Ok(fields) = described {
+        assert!(!reel::dump::describe::text(&fields).contains('\u{1b}'));
+        let _ = reel::dump::describe::json(&fields);
+    }
+}
+
+/// A log: its records applied to a tree, and followed by length alone; both have to agree.
+pub fn log(bytes: &[u8]) {
+    let mut tree = Namespace::new();
+    let mut at = 0;
+    while let Ok(view) = RecordView::parse(&bytes[at..], Some(at as u64)) {
+        if tree.apply(&view).is_err() {
+            break;
+        }
+        at += view.bytes().len();
+        if at == bytes.len() {
+            break;
+        }
+    }
+    for (id, object) in tree.objects() {
+        assert_eq!(tree.find(&object.identity), Some(id));
+        assert!(!tree.path(id).is_empty());
+    }
+    let mut state = LogState::origin(4 << 20);
+    for part in bytes[..at].chunks(37) {
+        let fed = state.feed(part);
+        assert!(fed.is_ok(), "{fed:?}");
+    }
+    assert_eq!(state.next_record(), at as u64);
+    let _ = LogState::origin(4 << 20).feed(&bytes[..bytes.len().min(4 << 20)]);
+}
+
+/// A block of a volume.
+pub fn block(bytes: &[u8]) {
+    let Ok(view) = BlockView::parse(bytes) else { return };
+    assert!(view.payload.len() <= bytes.len());
+    match view.kind {
+        Some(BlockKind::VolumeStart) => assert!(view.body::<VolumeStart>().is_ok()),
+        Some(BlockKind::SegmentEnd) => assert!(view.body::<SegmentEnd>().is_ok()),
+        Some(BlockKind::Trailer) => assert!(view.body::<Trailer>().is_ok()),
+        Some(BlockKind::Data) => {
+            let range = view.header.lsn_end.get().checked_sub(view.header.lsn_start.get());
+            assert_eq!(range, Some(view.payload.len() as u64));
+        }
+        None => {}
+    }
+}
+
+/// A label.
+pub fn label(bytes: &[u8]) {
+    if let Ok(label) = Label::parse(bytes) {
+        let shown = reelfs_media::label::name(label) + &reelfs_media::label::pool_name(label);
+        assert!(!shown.chars().any(char::is_control));
+    }
+}
+
+/// The header of a spool segment.
+pub fn segment(bytes: &[u8]) {
+    if let Ok(header) = SegmentHeader::parse(bytes) {
+        assert!(header.number.get().checked_mul(header.segment_size.get()).is_some());
+    }
+}
+
+/// The mark on the root of a tree.
+pub fn mark(bytes: &[u8]) {
+    let _ = Mark::parse(bytes);
+}
