@@ -37,6 +37,7 @@ pub const SUITE: Suite = Suite {
         Test::new("write-protection", media::write_protection),
         Test::new("survives-a-restart", media::survives_a_restart),
         Test::new("survives-a-kill", media::survives_a_kill),
+        Test::new("killed-under-load", media::killed_under_load),
         Test::new("eject-and-load", media::eject_and_load),
         Test::new("several-drives", media::several_drives),
         Test::new("refusals", media::refusals),

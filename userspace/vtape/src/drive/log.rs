@@ -188,7 +188,7 @@ impl<M: Medium> Drive<M> {
             counter32(0x0000, 1),
             counter32(0x0001, cartridge.loads),
             counter32(0x0002, self.counters.blocks_written),
-            counter32(0x0003, self.counters.write_errors),
+            counter32(0x0004, self.counters.write_errors),
             counter32(0x0007, self.counters.blocks_read),
             counter32(0x0009, self.counters.read_errors),
             ascii(0x0040, &cartridge.serial),

@@ -31,7 +31,7 @@ pub fn describes_itself(context: &Context) -> TestResult {
     expect(of("sg_vpd", "--page=sn")?, &["tape"]);
     expect(of("sg_vpd", "--page=di")?, &["REELFS"]);
     expect(of("sg_vpd", "--page=0xb0")?, &["b0 00 02 01"]); // WORM is understood
-    expect(of("sg_modes", "-a")?, &["Medium Configuration", "Device Configuration"]);
+    expect(of("sg_modes", "-a")?, &["Medium configuration", "Device configuration"]);
     expect(of("sg_logs", "--page=0x2e")?, &["Read failure: 0"]);
     expect(of("sg_logs", "--page=0x0c")?, &["WRITE"]);
     expect(of("sg_logs", "-a")?, &["ape alert"]);
