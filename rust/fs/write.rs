@@ -144,7 +144,8 @@ fn store(
     let result = file.lower().write_at(payload, pos, direct, held);
     let (written, outcome) = match result {
         Ok(written) => (written, Outcome::Done),
-        Err(e) if !differs(&before, &inode.lower().attr()) && !direct => return Err(e),
+        // Direct I/O that is not aligned is refused before anything is done.
+        Err(e) if !differs(&before, &inode.lower().attr()) && (!direct || e == EINVAL) => return Err(e),
         // The times have changed at least.
         Err(_) => (0, Outcome::Partial),
     };

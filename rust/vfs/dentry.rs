@@ -219,6 +219,10 @@ pub(crate) enum Walk {
     Ref,
 }
 
+/// The functions that the kernel calls.
+///
+/// They are unsafe because they believe the VFS: that pointers are to objects of filesystem `T`, valid during the call,
+/// and locked as `Documentation/filesystems/locking.rst` says of the operation.
 pub(super) struct Vtable<T>(PhantomData<T>);
 
 impl<T: FileSystem> Vtable<T> {

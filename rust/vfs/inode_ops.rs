@@ -229,6 +229,10 @@ pub(crate) trait InodeOperations {
     }
 }
 
+/// The functions that the kernel calls.
+///
+/// They are unsafe because they believe the VFS: that pointers are to objects of filesystem `T`, valid during the call,
+/// and locked as `Documentation/filesystems/locking.rst` says of the operation.
 struct Vtable<T>(PhantomData<T>);
 
 impl<O: InodeOperations> Vtable<O> {

@@ -183,6 +183,9 @@ impl<T: FileSystem> SuperBlock<T> {
 }
 
 /// What the VFS calls back, apart from the operations of files and inodes.
+///
+/// They are unsafe because they believe the VFS: that pointers are to objects of filesystem `T`, valid during the call,
+/// and locked as `Documentation/filesystems/locking.rst` says of the operation.
 pub(super) struct Callbacks<T>(PhantomData<T>);
 
 impl<T: FileSystem> Callbacks<T> {

@@ -216,6 +216,10 @@ pub(super) struct Handlers(pub(super) [*const bindings::xattr_handler; 2]);
 // SAFETY: The handlers are constant.
 unsafe impl Sync for Handlers {}
 
+/// The functions that the kernel calls.
+///
+/// They are unsafe because they believe the VFS: that pointers are to objects of filesystem `T`, valid during the call,
+/// and locked as `Documentation/filesystems/locking.rst` says of the operation.
 pub(super) struct Vtable<T>(PhantomData<T>);
 
 impl<T: FileSystem> Vtable<T> {
