@@ -378,6 +378,11 @@ impl Drop for Rig {
         if self.mounted {
             let _ = run("umount", &["-l".as_ref(), self.mnt.as_os_str()]);
         }
+        // Records that nobody will take would keep the module.
+        let left = self.ring().ok().filter(|ring| !ring.mounted() && !ring.attached());
+        if let (Some(ring), Ok(device)) = (left, reelfs_sys::device::Device::open()) {
+            let _ = device.discard(ring.entry().ring, ring.entry().committed);
+        }
     }
 }
 
