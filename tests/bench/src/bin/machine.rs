@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use clap::ValueEnum;
 use reelfs_bench::sample::Subject;
 
 const LOWER_DISK: &str = "/dev/disk/by-id/lower";
@@ -104,7 +105,7 @@ impl Drop for Daemon {
     }
 }
 
-fn measure(lower: &str, subject: Subject, rounds: &str) -> Result<()> {
+fn measure(lower: &str, subject: Subject, rounds: &str, ops: &[&str]) -> Result<()> {
     println!("measuring {subject:?} on {lower}");
     mount_lower(lower)?;
     let below = |name: &str| format!("{LOWER}/{name}");
@@ -134,6 +135,7 @@ fn measure(lower: &str, subject: Subject, rounds: &str) -> Result<()> {
     let mut bench = Command::new("reelfs-bench");
     bench.args([&dir, "--subject", name, "--lower", lower, "--rounds", rounds, "--age", "900"]);
     bench.args(["--archive", &format!("{MEMORY}/sources.tar")]);
+    bench.args(ops.iter().flat_map(|op| ["--op", op]));
     if let Some(daemon) = &daemon {
         bench.args(["--daemon", &daemon.child.id().to_string()]);
     }
@@ -150,7 +152,7 @@ fn measure(lower: &str, subject: Subject, rounds: &str) -> Result<()> {
     run("umount", &[LOWER])
 }
 
-fn all(rounds: &str, subjects: &[Subject]) -> Result<()> {
+fn all(rounds: &str, lowers: &[&str], subjects: &[Subject], ops: &[&str]) -> Result<()> {
     for dir in [LOWER, SPOOL, MOUNT, MEMORY] {
         fs::create_dir_all(dir)?;
     }
@@ -163,9 +165,12 @@ fn all(rounds: &str, subjects: &[Subject]) -> Result<()> {
     if subjects.contains(&Subject::Reelfs) {
         run("insmod", &["/payload/reelfs.ko"])?;
     }
-    for lower in ["ext4", "tmpfs"] {
+    if std::env::var_os("REELFS_BENCH_SYMBOLS").is_some() {
+        fs::write("/results/kallsyms", fs::read("/proc/kallsyms")?)?;
+    }
+    for lower in lowers {
         for &subject in subjects {
-            measure(lower, subject, rounds).with_context(|| format!("{subject:?} on {lower}"))?;
+            measure(lower, subject, rounds, ops).with_context(|| format!("{subject:?} on {lower}"))?;
         }
     }
     if subjects.contains(&Subject::Reelfs) {
@@ -175,17 +180,26 @@ fn all(rounds: &str, subjects: &[Subject]) -> Result<()> {
     run("umount", &[MEMORY])
 }
 
+/// The words of an argument, separated by commas, or everything there is.
+fn list<'a>(argument: Option<&'a String>, all: &[&'a str]) -> Vec<&'a str> {
+    match argument.map(String::as_str) {
+        None | Some("all") => all.to_vec(),
+        Some(words) => words.split(',').collect(),
+    }
+}
+
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let rounds = arguments.next().unwrap_or_else(|| "5".to_owned());
-    let wanted: Vec<String> = arguments.collect();
-    let subjects: Vec<Subject> =
-        [("direct", Subject::Direct), ("overlay", Subject::Overlay), ("reelfs", Subject::Reelfs)]
-            .into_iter()
-            .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| word == name))
-            .map(|(_, subject)| subject)
-            .collect();
-    match all(&rounds, &subjects) {
+    // ROUNDS [LOWERS [SUBJECTS [OPERATIONS]]], the last three separated by commas, or `all`.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rounds = arguments.first().map_or("5", String::as_str);
+    let lowers = list(arguments.get(1), &["ext4", "tmpfs"]);
+    let subjects = list(arguments.get(2), &["direct", "overlay", "reelfs"]);
+    let subjects: Result<Vec<Subject>, String> =
+        subjects.into_iter().map(|word| Subject::from_str(word, false)).collect();
+    let done = subjects
+        .map_err(anyhow::Error::msg)
+        .and_then(|subjects| all(rounds, &lowers, &subjects, &list(arguments.get(3), &[])));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("reelfs-bench-machine: {error:#}");

@@ -31,9 +31,18 @@ struct Arguments {
     /// Rounds that are measured of each operation.
     #[arg(long, default_value = "5")]
     rounds: String,
-    /// Measures only these: direct, overlay, reelfs.
+    /// Lower filesystems: ext4, tmpfs.
+    #[arg(long = "lower")]
+    lowers: Vec<String>,
+    /// What is measured: direct, overlay, reelfs.
     #[arg(long = "subject")]
     subjects: Vec<String>,
+    /// Operations, as `reelfs-bench` names them.
+    #[arg(long = "op")]
+    ops: Vec<String>,
+    /// Brings the kernel's symbols back too, for a profiler that looks at the machine from outside.
+    #[arg(long)]
+    symbols: bool,
 }
 
 /// An uncompressed archive of the sources, kept beside the kernel's tree.
@@ -82,8 +91,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let disks = setup.work().join(format!("bench-disks-{}", std::process::id()));
     std::fs::create_dir_all(&disks)?;
 
-    let mut argv = vec!["reelfs-bench-machine", &arguments.rounds];
-    argv.extend(arguments.subjects.iter().map(String::as_str));
+    let list = |words: &[String]| if words.is_empty() { "all".to_owned() } else { words.join(",") };
+    let (lowers, subjects, ops) = (list(&arguments.lowers), list(&arguments.subjects), list(&arguments.ops));
+    let argv = ["reelfs-bench-machine", &arguments.rounds, &lowers, &subjects, &ops];
     let results = disks.join("results");
     let mut machine = Machine::new(&setup, "bench", &argv)
         .icount(SHIFT)
@@ -102,6 +112,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
     if let Some(module) = &arguments.module {
         machine = machine.file("reelfs.ko", module);
     }
+    if arguments.symbols {
+        machine = machine.env("REELFS_BENCH_SYMBOLS", "1");
+    }
     let outcome = machine.run()?;
     let problems = outcome.problems();
     ensure!(problems.is_empty(), "the machine ({}): {}", outcome.work.display(), problems.join("; "));
@@ -109,6 +122,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.out)?;
     let samples = arguments.out.join("samples.jsonl");
     std::fs::copy(results.join("samples.jsonl"), &samples).with_context(|| samples.display().to_string())?;
+    if arguments.symbols {
+        std::fs::copy(results.join("kallsyms"), arguments.out.join("kallsyms"))?;
+    }
     std::fs::remove_dir_all(&disks).map_err(|error| anyhow!("{}: {error}", disks.display()))
 }
 
