@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use reelfs_format::record::Lsn;
 use reelfs_spool::{FloorFile, Spool, SpoolError};
+use rustix::fs::statvfs;
 
 use crate::capture::{Control, Prepared};
 use crate::source::Wake;
@@ -134,21 +135,23 @@ impl Keeper {
         let Ok(numbers) = self.spool.numbers() else { return };
         let spooled = self.status.spooled();
         let used = numbers.iter().filter(|&&number| geometry.start(number) < spooled).count() as u64;
-        let fill = used * 100 / self.segments_max.max(1);
+        // The disk may hold less than the limit promises.
+        let room = statvfs(self.spool.path()).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let possible = (numbers.len() as u64).saturating_add(room / geometry.file_len()).min(self.segments_max);
+        let fill = used * 100 / possible.max(1);
         let warning = fill >= self.warn;
         let mut shared = self.status.shared();
         let spool = &mut shared.spool;
         if warning != spool.warning {
             match warning {
                 true => log::warn!(
-                    "the spool is {fill}% full ({used} of {} segments); LSN {:#x} to {spooled:#x} is not on media",
-                    self.segments_max,
+                    "the spool is {fill}% full ({used} of {possible} segments); LSN {:#x} to {spooled:#x} is not on media",
                     self.status.on_media()
                 ),
                 false => log::info!("the spool is {fill}% full"),
             }
         }
-        (spool.segments, spool.segments_max) = (used, self.segments_max);
+        (spool.segments, spool.segments_max) = (used, possible);
         (spool.segment_bytes, spool.fill_percent, spool.warning) = (geometry.file_len(), fill, warning);
     }
 }

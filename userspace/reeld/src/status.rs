@@ -77,11 +77,11 @@ pub struct Shared {
 pub struct SpoolStatus {
     /// Segment files that hold log.
     pub segments: u64,
-    /// Segment files that the limit allows.
+    /// Segment files that the limit allows and the disk has room for.
     pub segments_max: u64,
     /// Length of a segment file in bytes.
     pub segment_bytes: u64,
-    /// Part of the limit in use.
+    /// Part of that in use.
     pub fill_percent: u64,
     /// The fill is at the warning level or above.
     pub warning: bool,
