@@ -262,6 +262,7 @@ fn write_nowait(p: &Place) -> Check {
     p.either(&[Errno::AGAIN, Errno::OPNOTSUPP], || {
         rustix::io::pwritev2(&file, &[IoSlice::new(b"now")], 100, ReadWriteFlags::NOWAIT)
     })
+    .map(drop)
 }
 
 fn write_refused(p: &Place) -> Check {
@@ -352,7 +353,10 @@ fn truncate_refused(p: &Place) -> Check {
     let read_only = File::open(p.at("f"))?;
     p.refused(&[Errno::INVAL, Errno::BADF], || rustix::fs::ftruncate(&read_only, 0))?;
     let file = rw(p, "f")?;
-    p.refused(&[Errno::FBIG, Errno::INVAL], || rustix::fs::ftruncate(&file, i64::MAX as u64))?;
+    // Some filesystems hold a file of that size.
+    if p.either(&[Errno::FBIG, Errno::INVAL], || rustix::fs::ftruncate(&file, i64::MAX as u64))? {
+        file.set_len(1)?;
+    }
     same!(p.below("f").metadata()?.size(), 1);
     Ok(())
 }
@@ -385,6 +389,7 @@ fn copy_file_range(p: &Place) -> Check {
     p.either(&[Errno::XDEV, Errno::INVAL, Errno::OPNOTSUPP], || {
         rustix::fs::copy_file_range(&outside, Some(&mut 0), &to, Some(&mut 300_000), 100_000)
     })
+    .map(drop)
 }
 
 fn copy_by_cp(p: &Place) -> Check {
@@ -408,17 +413,18 @@ fn splice(p: &Place) -> Check {
     p.either(&[Errno::INVAL], || {
         rustix::pipe::splice(&read, None, &file, Some(&mut at), 30_000, rustix::pipe::SpliceFlags::empty())
     })
+    .map(drop)
 }
 
 fn sendfile(p: &Place) -> Check {
     fs::write(p.at("from"), pattern(30_000, 1))?;
     let from = File::open(p.at("from"))?;
     let to = rw(p, "to")?;
-    p.either(&[Errno::INVAL], || rustix::fs::sendfile(&to, &from, None, 30_000))
+    p.either(&[Errno::INVAL], || rustix::fs::sendfile(&to, &from, None, 30_000)).map(drop)
 }
 
 fn allocate(p: &Place, file: &File, mode: FallocateFlags, offset: u64, length: u64) -> Check {
-    p.either(&[Errno::OPNOTSUPP, Errno::INVAL], || rustix::fs::fallocate(file, mode, offset, length))
+    p.either(&[Errno::OPNOTSUPP, Errno::INVAL], || rustix::fs::fallocate(file, mode, offset, length)).map(drop)
 }
 
 fn fallocate(p: &Place) -> Check {

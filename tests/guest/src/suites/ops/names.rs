@@ -102,7 +102,9 @@ fn mkdir_setgid(p: &Place) -> Check {
 fn symlinks(p: &Place) -> Check {
     p.recorded(|| Ok(symlink("target that is not there", p.at("dangling"))?))?;
     symlink("x".repeat(59), p.at("inline"))?;
-    symlink("y/".repeat(2000), p.at("long"))?;
+    symlink("y/".repeat(500), p.at("long"))?;
+    // xfs takes 1023 bytes.
+    p.either(&[Errno::NAMETOOLONG], || rustix::fs::symlink("y/".repeat(2000), p.at("longer")))?;
     symlink(OsStr::from_bytes(b"\xff\xfe\n"), p.at("bytes"))?;
     same!(fs::read_link(p.at("bytes"))?.as_os_str().as_bytes(), b"\xff\xfe\n");
     rustix::fs::chownat(CWD, p.at("inline"), Some(rustix::fs::Uid::from_raw(7)), None, AtFlags::SYMLINK_NOFOLLOW)?;

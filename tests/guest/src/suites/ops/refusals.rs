@@ -163,6 +163,7 @@ fn whiteout(p: &Place) -> Check {
         let flags = rustix::fs::RenameFlags::WHITEOUT;
         rustix::fs::renameat_with(rustix::fs::CWD, p.at("f"), rustix::fs::CWD, p.at("g"), flags)
     })
+    .map(drop)
 }
 
 fn programs_run(p: &Place) -> Check {
