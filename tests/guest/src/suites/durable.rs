@@ -24,7 +24,7 @@ static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
 
 pub const SUITE: Suite = Suite {
     name: "durable",
-    timeout: 600,
+    timeout: 1800,
     disks: &[("lower", 1024), ("spool", 1024), ("media", 1024)],
     set_up: |context| {
         let stage = Stage::new(context, "ext4")?;
@@ -77,7 +77,7 @@ pub const SUITE: Suite = Suite {
         Test::new("acknowledged-is-in-the-log", acknowledged_is_in_the_log),
         Test::new("a-writer-asleep-below-delays-no-fsync", asleep_below),
         Test::new("a-frozen-lower-delays-no-other-mount", frozen_elsewhere),
-        Test::new("freezing-under-load", freezing_under_load).limit(180),
+        Test::new("freezing-under-load", freezing_under_load).limit(1200),
     ],
     ..Suite::DEFAULT
 };

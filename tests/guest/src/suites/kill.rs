@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 static RIG: Mutex<Option<(Rig, Option<Load>)>> = Mutex::new(None);
 
 const SUITE: Suite = Suite {
-    timeout: 1500,
+    timeout: 3600,
     disks: &[("lower", 1024), ("spool", 1024), ("media", 4096)],
     boots: &[Boot::ToEnd, Boot::ToEnd],
     set_up,
@@ -31,9 +31,9 @@ const SUITE: Suite = Suite {
 pub const RANDOM: Suite = Suite {
     name: "kill",
     tests: &[
-        Test::new("killed-at-random", killed_at_random).limit(1200),
-        Test::new("ledger-is-restored", ledger_is_restored).limit(600),
-        Test::new("restored-equals-lower", restored_equals_lower).limit(300),
+        Test::new("killed-at-random", killed_at_random).limit(1800),
+        Test::new("ledger-is-restored", ledger_is_restored).limit(1800),
+        Test::new("restored-equals-lower", restored_equals_lower).limit(1800),
     ],
     ..SUITE
 };
@@ -41,9 +41,9 @@ pub const RANDOM: Suite = Suite {
 pub const FAILPOINTS: Suite = Suite {
     name: "failpoints",
     tests: &[
-        Test::new("killed-at-each-failpoint", killed_at_failpoints).limit(1200),
-        Test::new("ledger-is-restored", ledger_is_restored).limit(600),
-        Test::new("restored-equals-lower", restored_equals_lower).limit(300),
+        Test::new("killed-at-each-failpoint", killed_at_failpoints).limit(1800),
+        Test::new("ledger-is-restored", ledger_is_restored).limit(1800),
+        Test::new("restored-equals-lower", restored_equals_lower).limit(1800),
     ],
     ..SUITE
 };

@@ -20,7 +20,7 @@ static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
 
 pub const SUITE: Suite = Suite {
     name: "media",
-    timeout: 900,
+    timeout: 3600,
     disks: &[("lower", 2048), ("spool", 1024), ("media", 2048)],
     set_up: |context| {
         let stage = Stage::new(context, "ext4")?;
@@ -33,7 +33,7 @@ pub const SUITE: Suite = Suite {
     },
     tests: &[
         Test::new("spanning", spanning),
-        Test::new("one-byte-flipped-is-named", flipped).limit(300),
+        Test::new("one-byte-flipped-is-named", flipped).limit(1200),
         Test::new("cut-short-is-named", cut_short),
         Test::new("missing-volume-is-named", missing),
         Test::new("volumes-in-any-order", any_order),

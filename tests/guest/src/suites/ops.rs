@@ -36,7 +36,7 @@ const TESTS: [Test; COUNT] = {
 };
 
 const SUITE: Suite = Suite {
-    timeout: 900,
+    timeout: 2400,
     disks: &[("lower", 3072), ("spool", 1024), ("media", 2048)],
     tear_down: restored_equals_lower,
     tests: &TESTS,

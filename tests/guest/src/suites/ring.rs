@@ -25,7 +25,7 @@ static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
 
 pub const SUITE: Suite = Suite {
     name: "ring",
-    timeout: 900,
+    timeout: 2400,
     disks: &[("lower", 1024), ("spool", 1024), ("media", 1024), ("other", 512)],
     set_up: |context| {
         let stage = Stage::new(context, "ext4")?;
@@ -49,9 +49,9 @@ pub const SUITE: Suite = Suite {
         Test::new("waiting-for-room-can-be-killed", waiting_killable),
         Test::new("before-the-first-attach-changes-wait", before_attach_waits),
         Test::new("full-ring-fails", full_fails),
-        Test::new("silent-consumer-fails", silent_consumer).limit(180),
-        Test::new("smallest-ring-under-load", smallest_ring).limit(300),
-        Test::new("full-spool-blocks-and-goes-on", full_spool).limit(300),
+        Test::new("silent-consumer-fails", silent_consumer).limit(1200),
+        Test::new("smallest-ring-under-load", smallest_ring).limit(1200),
+        Test::new("full-spool-blocks-and-goes-on", full_spool).limit(1200),
         Test::new("full-lower", full_lower),
         Test::new("unmount-without-daemon", unmount_without_daemon),
         Test::new("module-stays-while-the-ring-holds-records", module_stays),
