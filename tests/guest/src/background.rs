@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How long to look before saying that something waits.
 const LOOK: Duration = Duration::from_millis(1200);
 /// How long something may take that waits for nobody.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 /// Work in a thread of its own.
 pub struct Background<T> {
