@@ -27,8 +27,12 @@ void rvfs_inode_attr(const struct inode *inode, struct rvfs_attr *attr)
 {
 	attr->mode = inode->i_mode;
 	attr->nlink = inode->i_nlink;
-	attr->uid = i_uid_read(inode);
-	attr->gid = i_gid_read(inode);
+	/*
+	 * As the initial user namespace, which maps every id to itself, sees them; asking it is dear,
+	 * and every record asks.
+	 */
+	attr->uid = __kuid_val(inode->i_uid);
+	attr->gid = __kgid_val(inode->i_gid);
 	attr->rdev_major = MAJOR(inode->i_rdev);
 	attr->rdev_minor = MINOR(inode->i_rdev);
 	attr->generation = inode->i_generation;
