@@ -533,7 +533,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_and_never_a_crash() {
-        let cases: [(&str, fn(&Kernel)); 5] = [
+        type Spoil = fn(&Kernel);
+        let cases: [(&str, Spoil); 5] = [
             ("length zero", |k| k.put(0, &OP_CMD.to_ne_bytes())),
             ("length beyond the ring", |k| k.put(0, &(8192u32 | OP_CMD).to_ne_bytes())),
             ("too many vectors", |k| k.put(entry::IOV_COUNT, &1000u32.to_ne_bytes())),

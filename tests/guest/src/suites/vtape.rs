@@ -22,7 +22,7 @@ pub const SUITE: Suite = Suite {
         Test::new("variable-blocks", blocks::variable_blocks),
         Test::new("short-buffer", blocks::short_buffer),
         Test::new("fixed-blocks", blocks::fixed_blocks),
-        Test::new("large-blocks", blocks::large_blocks),
+        Test::new("large-blocks", blocks::large_blocks).limit(400),
         Test::new("dd-and-tar", blocks::dd_and_tar),
         Test::new("end-of-data", positions::end_of_data),
         Test::new("spacing", positions::spacing),
