@@ -12,6 +12,9 @@ use crate::payload::{modules_image, Payload};
 use crate::protocol::{KMSG_PORT, MODULES_DISK, OUTPUT_PORT, PAYLOAD_DISK, REPORT_PORT, ROOT_DISK};
 use crate::{initramfs, Context, Ending, Error, Kernel, Outcome, Setup};
 
+/// The processor of an emulated machine: without the string moves that emulation does a byte at a time.
+const EMULATED_CPU: &str = "max,-fsrm,-erms";
+
 /// How often a running machine is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// A run that prints nothing for this long is said to be still going.
@@ -219,11 +222,15 @@ impl Machine {
                 "-accel",
                 "tcg,thread=single",
                 "-cpu",
-                "max,-fsrm,-erms",
+                EMULATED_CPU,
                 "-icount",
                 &format!("shift={shift}"),
             ]),
-            None => command.args(["-accel", self.setup.accelerator(), "-cpu", "max"]),
+            None => {
+                let accelerator = self.setup.accelerator();
+                let cpu = if accelerator.starts_with("kvm") { "max" } else { EMULATED_CPU };
+                command.args(["-accel", accelerator, "-cpu", cpu])
+            }
         };
         // An oops ends the run at once, and its report goes out on the serial line. Whether
         // the timer works is not tested: on a busy host it seems not to.
