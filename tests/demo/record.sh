@@ -134,12 +134,12 @@ link() {
 }
 
 sparse() {
-	truncate -s 512M /data/disk.img
+	truncate -s 64M /data/disk.img
 	mkfs.ext4 -q -F /data/disk.img
-	dd if=/dev/urandom of=/data/disk.img bs=64k seek=1000 count=5 conv=notrunc status=none
+	dd if=/dev/urandom of=/data/disk.img bs=64k seek=500 count=5 conv=notrunc status=none
 	cp --sparse=always /data/disk.img /data/disk.copy
-	truncate -s 300M /data/disk.copy
-	truncate -s 400M /data/disk.copy
+	truncate -s 30M /data/disk.copy
+	truncate -s 40M /data/disk.copy
 }
 
 attributes() {
