@@ -58,6 +58,9 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
 
 fn repair_record(record: &mut [u8]) {
     let (Some(head), Some(payload)) = (word(record, 12), word(record, 36)) else { return };
+    if record.len() < 48 {
+        return;
+    }
     if let Some(bytes) = head.checked_add(payload).and_then(|end| record.get(head..end)) {
         let crc = crc32c_append(0, bytes);
         record[40..44].copy_from_slice(&crc.to_le_bytes());

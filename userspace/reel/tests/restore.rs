@@ -584,3 +584,35 @@ fn an_empty_log_cannot_be_restored() {
     write_volumes(&ground.path("volumes"), &log.bytes, None);
     assert!(ground.restore(3, &[]).contains("no mount in the log"));
 }
+
+/// Not a test: figures, next to those of tar on the same tree.
+#[test]
+#[ignore = "figures"]
+fn how_long_many_small_files_take() {
+    let (ground, mut tree) = Ground::new();
+    for directory in 0..200 {
+        tree.mkdir(&format!("d{directory}"));
+        for file in 0..100 {
+            let path = format!("d{directory}/file-{file}");
+            tree.create(&path);
+            tree.write(&path, 0, &vec![file as u8; 2000 + 100 * file]);
+            tree.chmod(&path, 0o640);
+        }
+    }
+    write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
+    let archive = ground.path("archive.tar");
+    let tar = |args: &[&str]| assert!(Command::new("tar").args(args).status().unwrap().success());
+    tar(&["-cf", shown(&archive), "-C", shown(&tree.root), "."]);
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        fs::create_dir(ground.path("untarred")).unwrap();
+        tar(&["-xf", shown(&archive), "-C", shown(&ground.path("untarred"))]);
+        rustix::fs::syncfs(fs::File::open(ground.path("untarred")).unwrap()).unwrap();
+        let tar_seconds = start.elapsed().as_secs_f64();
+        let start = std::time::Instant::now();
+        let said = ground.restore(0, &["--quiet"]);
+        println!("tar -x: {tar_seconds:.2} s; reel restore: {:.2} s\n{said}", start.elapsed().as_secs_f64());
+        fs::remove_dir_all(ground.path("untarred")).unwrap();
+        fs::remove_dir_all(ground.path("target")).unwrap();
+    }
+}

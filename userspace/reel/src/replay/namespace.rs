@@ -265,8 +265,8 @@ impl Namespace {
                         if known.identity != object {
                             return Err(Problem::OtherRoot(known.identity));
                         }
-                        known.attr = body.root;
                         known.xattrs = xattrs;
+                        self.take_attr(root, &body.root)?;
                     }
                 }
                 Ok(Change::None)
