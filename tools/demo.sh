@@ -70,7 +70,6 @@ kernel=$("$REELFS_TOP/tools/kernel.sh")
 rm -rf "$work"
 mkdir -p "$work/results"
 prepare_sources "$kernel"
-"$REELFS_TOP/tools/cargo" build --release -p reeld -p reel -p reelfs-mount -p vtape -p treecmp
 
 echo
 echo '== 1: work, recorded'
