@@ -71,6 +71,8 @@ rm -rf "$work"
 mkdir -p "$work/results"
 prepare_sources "$kernel"
 
+# Nothing that only the suites need.
+export REELVM_PACKAGES='-p reelvm -p reeld -p reel -p mount-reelfs -p vtape -p treecmp'
 echo
 echo '== 1: work, recorded'
 options="--disk lower=$work/lower:4096 --disk spool=$work/spool:1024 --disk tapes=$work/tapes:1024 --disk copy=$work/copy:4096 --file sources.tar=$sources"
@@ -80,6 +82,7 @@ echo
 echo '== The disk is destroyed, and the spool with it.'
 rm -f "$work/lower" "$work/spool"
 
+export REELVM_PACKAGES=none
 echo
 echo '== 2: a machine that has the tapes and reel'
 options="--disk tapes=$work/tapes --disk new=$work/new:4096 --bare --program reel --program vtape"
