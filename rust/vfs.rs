@@ -59,6 +59,16 @@ pub(crate) fn estale() -> Error {
     Error::from_errno(-(bindings::ESTALE as i32))
 }
 
+/// Returns `len` bytes that are zero. May sleep.
+///
+/// `KVVec::from_elem` stores them one after the other, which for a buffer of a page takes longer than making a file.
+pub(crate) fn zeros(len: usize) -> Result<KVVec<u8>> {
+    let mut bytes = KVVec::with_capacity(len, GFP_KERNEL | __GFP_ZERO)?;
+    // SAFETY: There is room for that many, and the allocator has made them zero.
+    unsafe { bytes.inc_len(len) };
+    Ok(bytes)
+}
+
 /// Stands for a filesystem that is not ours.
 pub(crate) struct Foreign;
 

@@ -5,7 +5,9 @@
 use super::{state::change, ReelFs};
 use crate::capture::{self, XattrBuffer};
 use crate::format::{mark::MARK_XATTR, record::XattrBody};
-use crate::vfs::{enodata, eopnotsupp, AclKind, AclXattr, Dentry, Locked, LowerDentry, SetMode, XattrOperations};
+use crate::vfs::{
+    enodata, eopnotsupp, zeros, AclKind, AclXattr, Dentry, Locked, LowerDentry, SetMode, XattrOperations,
+};
 use kernel::prelude::*;
 
 /// The attribute on the root below by which a tree and its log know each other.
@@ -103,11 +105,7 @@ pub(super) struct Collector {
 impl Collector {
     /// Prepares for `capacity` bytes of entries.
     pub(super) fn new(capacity: usize) -> Result<Self> {
-        Ok(Self {
-            found: XattrBuffer::new(capacity)?,
-            names: KVVec::from_elem(0, capacity, GFP_KERNEL)?,
-            value: KVVec::from_elem(0, capacity, GFP_KERNEL)?,
-        })
+        Ok(Self { found: XattrBuffer::new(capacity)?, names: zeros(capacity)?, value: zeros(capacity)? })
     }
 
     /// Collects. [`E2BIG`] or [`ERANGE`] if there is more than was prepared for.
