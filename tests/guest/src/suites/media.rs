@@ -168,10 +168,17 @@ fn cut_short(_: &Context) -> TestResult {
     let volumes = volumes(&rig)?;
     let volume = &volumes[1];
     let whole = fs::read(volume)?;
-    for length in [whole.len() - 1, whole.len() / 2, 4096, 100, 0] {
+    for length in [whole.len() / 2, 4096, 100, 0] {
         fs::write(volume, &whole[..length])?;
         damage_is_said(&rig, &format!("{length} bytes of {}", name_of(volume)), &[])?;
     }
+    // Only the trailer is torn: no byte of the log is missing, so the tree may be whole.
+    fs::write(volume, &whole[..whole.len() - 1])?;
+    match rig.restore_output(&[])? {
+        (Some(0), _) => crate::rig::none("trees differ", &rig.differences(&rig.lower, &rig.restored)?)?,
+        (status, said) => ensure!(status == DAMAGED, "a torn trailer: {status:?}:\n{said}"),
+    }
+    forget_restored(&rig)?;
     fs::write(volume, &whole)?;
     rig.restored_equals_lower()?;
     Ok(rig.close()?)
@@ -411,8 +418,13 @@ fn tapes_foreign(_: &Context) -> TestResult {
     };
     label("OTHER", "other", 2)?;
     label("OURS", "tests", 3)?;
+    drives.unplug()?;
+    let dumps = |images: &[PathBuf]| -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        images.iter().map(|image| run("vtape", &["dump".as_ref(), "--each".as_ref(), image.as_os_str()])).collect()
+    };
+    let before = dumps(&images[..3])?;
+    let drives = Drives::plug(&images)?;
     drives.configure(&mut rig)?;
-    let dump = |image: &Path| run("vtape", &["dump".as_ref(), "--each".as_ref(), image.as_os_str()]);
     rig.mount("ring=4m")?;
     rig.start_daemon()?;
     work(&rig)?;
@@ -422,9 +434,7 @@ fn tapes_foreign(_: &Context) -> TestResult {
     ensure!(status == Some(0), "{status:?}:\n{said}");
     crate::rig::none("trees differ", &rig.differences(&rig.lower, &rig.restored)?)?;
     drives.unplug()?;
-    same!(dump(&images[0])?.lines().filter(|line| line.contains("block")).count(), 30);
-    ensure!(!dump(&images[1])?.contains("block"), "the blank tape was written");
-    same!(dump(&images[2])?.lines().filter(|line| line.contains("block")).count(), 1);
+    same!(dumps(&images[..3])?, before);
     Ok(rig.close()?)
 }
 

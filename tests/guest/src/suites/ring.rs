@@ -474,8 +474,6 @@ fn full_lower(context: &Context) -> TestResult {
             refused += usize::from(rustix::fs::mkdir(rig.mnt.join(format!("dir-{number}")), Mode::RWXU).is_err());
         }
         ensure!(refused > 0, "nothing was refused");
-        let _ =
-            rustix::fs::setxattr(rig.mnt.join("fill"), "user.large", &vec![7; 60_000], rustix::fs::XattrFlags::empty());
         fill.set_len(at / 2)?;
         fill.write_all_at(b"room again", 3)?;
         drop(fill);
