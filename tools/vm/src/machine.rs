@@ -236,7 +236,7 @@ impl Machine {
         // the timer works is not tested: on a busy host it seems not to.
         command.args([
             "-append",
-            "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic log_buf_len=8M printk.devkmsg=on no_timer_check rdinit=/init",
+            "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic log_buf_len=8M printk.devkmsg=on no_timer_check hash_pointers=always rdinit=/init",
         ]);
         command.arg("-kernel").arg(self.kernel.image()).arg("-initrd").arg(initramfs);
         command.arg("-serial").arg(format!("file:{}", work.join("serial").display()));
