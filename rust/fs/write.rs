@@ -31,9 +31,18 @@ pub(super) fn write(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>)
     let file = kiocb.file();
     let log = file.inode().superblock().data().log();
     let mut written = 0;
-    let mut result = Ok(Progress::OutOfRoom);
-    while matches!(result, Ok(Progress::OutOfRoom)) && !from.is_empty() {
+    let mut result = Ok(Progress::Done);
+    while !from.is_empty() {
         result = write_locked(kiocb, from, log, &mut written);
+        match result {
+            Ok(Progress::OutOfRoom) => {}
+            _ => break,
+        }
+        // Nothing is held here. There was no room a moment ago, or this would not be asked for.
+        if let Err(e) = log.wait_room::<WriteBody>(from.len().min(log.write_max()), alignment(kiocb)) {
+            result = Err(e);
+            break;
+        }
     }
     match result {
         Err(e) if written == 0 => return Err(e),
@@ -45,6 +54,15 @@ pub(super) fn write(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>)
         sync(file, end.saturating_sub(written as i64)..end.saturating_sub(1), how)?;
     }
     Ok(written)
+}
+
+/// How the payload has to be aligned.
+fn alignment(kiocb: &Kiocb<'_, ReelFs>) -> usize {
+    if kiocb.is_direct() {
+        DIRECT_ALIGN
+    } else {
+        0
+    }
 }
 
 /// Why writing stopped without an error.
@@ -64,11 +82,9 @@ fn write_locked(
 ) -> Result<Progress> {
     let file = kiocb.file();
     let direct = kiocb.is_direct();
-    let align = if direct { DIRECT_ALIGN } else { 0 };
-    log.wait_room::<WriteBody>(from.len().min(log.write_max()), align)?;
-
+    let align = alignment(kiocb);
     let inode = file.inode().lock_killable()?;
-    inode.refresh();
+    inode.refresh_if_resized();
     if kiocb.write_checks(&inode, from)? == 0 {
         return Ok(Progress::Done);
     }
@@ -139,13 +155,13 @@ fn store(
     direct: bool,
     held: Option<&LowerWriteProtection<'_>>,
 ) -> Result<usize> {
-    let before = inode.lower().attr();
     let payload = room.payload().get_mut(..len).ok_or(EIO)?;
     let result = file.lower().write_at(payload, pos, direct, held);
     let (written, outcome) = match result {
         Ok(written) => (written, Outcome::Done),
         // Direct I/O that is not aligned is refused before anything is done.
-        Err(e) if !differs(&before, &inode.lower().attr()) && (!direct || e == EINVAL) => return Err(e),
+        // Ours has the attributes from before: every operation leaves it with those of the object below.
+        Err(e) if !differs(&inode.attr(), &inode.lower().attr()) && (!direct || e == EINVAL) => return Err(e),
         // The times have changed at least.
         Err(_) => (0, Outcome::Partial),
     };

@@ -70,8 +70,8 @@ impl<T: FileSystem> File<T> {
         let lower = unsafe { LowerFile::from_raw((*self.as_ptr()).private_data.cast()) };
         // SAFETY: Both files are valid.
         unsafe {
-            let flags = bindings::rvfs_file_flags(self.as_ptr());
-            if (flags ^ bindings::rvfs_file_flags(lower.as_ptr())) & FOLLOWED != 0 {
+            let flags = (&raw const (*self.as_ptr()).f_flags).read_volatile();
+            if (flags ^ (&raw const (*lower.as_ptr()).f_flags).read_volatile()) & FOLLOWED != 0 {
                 bindings::rvfs_file_sync_flags(lower.as_ptr(), flags, FOLLOWED);
             }
         }

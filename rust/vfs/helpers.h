@@ -36,7 +36,6 @@ struct rvfs_attr {
 /* inode */
 void rvfs_inode_attr(const struct inode *inode, struct rvfs_attr *attr);
 void rvfs_inode_copy_attr(struct inode *inode, struct inode *lower);
-s64 rvfs_i_size_read(const struct inode *inode);
 void rvfs_inode_lock(struct inode *inode);
 int rvfs_inode_lock_killable(struct inode *inode);
 void rvfs_inode_unlock(struct inode *inode);

@@ -100,8 +100,8 @@ impl<T> Inode<T> {
 
     /// Returns the size in bytes.
     pub(crate) fn size(&self) -> i64 {
-        // SAFETY: The inode is valid.
-        unsafe { bindings::rvfs_i_size_read(self.as_ptr()) }
+        // SAFETY: The inode is valid; on a 64-bit machine `i_size_read` is one read.
+        unsafe { (&raw const (*self.as_ptr()).i_size).read_volatile() }
     }
 
     /// Returns the attributes as they are in memory.
@@ -284,6 +284,14 @@ impl<T: FileSystem> Inode<T> {
     pub(crate) fn refresh(&self) {
         // SAFETY: Both inodes are valid.
         unsafe { bindings::rvfs_inode_copy_attr(self.as_ptr(), self.lower().as_ptr()) };
+    }
+
+    /// The same, but only if somebody else has changed the size of the object below: whoever is to write at the end has
+    /// to know where that is.
+    pub(crate) fn refresh_if_resized(&self) {
+        if self.size() != self.lower().size() {
+            self.refresh();
+        }
     }
 
     /// Takes the inode's lock; [`EINTR`] if the caller is killed while it sleeps.
