@@ -204,7 +204,8 @@ fn lower_refused(context: &Context) -> TestResult {
     fs::create_dir_all(&fixed)?;
     run("mount", &["--bind".as_ref(), rig.lower.as_os_str(), fixed.as_os_str()])?;
     run("mount", &["-o".as_ref(), "remount,bind,ro".as_ref(), fixed.as_os_str()])?;
-    let result = refused(&fixed, "", "read-only");
+    // Without the option mount(8) would try once more, for reading.
+    let result = refused(&fixed, "rw", "read-only");
     run("umount", &[&fixed])?;
     result?;
     // A directory that ignores case.
@@ -293,7 +294,7 @@ fn waiting_killable(_: &Context) -> TestResult {
     let (rig, tap) = tapped("waiting", "ring=1m")?;
     fs::write(rig.mnt.join("shared"), "x")?;
     tap.hold();
-    let mut child = worker::scribble(&rig.mnt.join("shared"), 1, 100_000).spawn()?;
+    let mut child = worker::append(&rig.mnt.join("shared"), 1, 1_000_000).spawn()?;
     let full =
         wait_until("the ring is full", Duration::from_secs(60), || rig.ring().is_ok_and(|ring| ring.entry().waits > 0));
     std::thread::sleep(Duration::from_millis(300));
