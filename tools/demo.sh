@@ -58,7 +58,7 @@ figure() {
 
 # rate BYTES SECONDS
 rate() {
-	awk -v bytes="${1:-0}" -v seconds="${2:-0}" 'BEGIN { printf "%.1f MB/s", seconds > 0 ? bytes / seconds / 1e6 : 0 }'
+	awk -v bytes="${1:-0}" -v seconds="${2:-0}" 'BEGIN { printf "%.1f MB/s", (seconds > 0) ? bytes / seconds / 1e6 : 0 }'
 }
 
 megabytes() {
