@@ -4,8 +4,8 @@
 # Builds the debug kernel from the stock kernel's own source and prints its directory,
 # which has the same layout as kernel.sh's: lockdep, KASAN, kmemleak, fault injection
 # and the kernel's and Rust's own assertions in one. Named after the stock kernel's
-# version and a hash of its configuration. Takes six minutes on two idle processors;
-# an interrupted build goes on where it was.
+# version and a hash of its configuration. Takes six minutes on two idle processors; an
+# interrupted build goes on where it was.
 #
 # KASAN together with Rust needs clang, so the whole kernel is built with it.
 set -eu
@@ -56,12 +56,14 @@ install() {
 	echo 5 >"$dir.new/slow"
 	rm -rf "$dir.new/modules"
 	make LLVM=1 INSTALL_MOD_PATH="$dir.new/modules" modules_install
-	# Built for this release; nothing below is needed to build the module against it.
-	find . -name '*.o' ! -path './scripts/*' ! -path './tools/*' ! -path './rust/*' -delete
 }
 
 make_debug() {
 	[ ! -e "$dir" ] || return 0
+	# What another configuration of the same release has built is a start.
+	for other in "$REELFS_CACHE/kernel/debug-$release"-*; do
+		[ ! -d "$other/build" ] || [ -d "$dir.new" ] || mv "$other" "$dir.new"
+	done
 	mkdir -p "$dir.new"
 	[ -d "$dir.new/build" ] || heartbeat "debug kernel: unpacking" unpack
 	heartbeat "debug kernel: configuring" configure
