@@ -17,9 +17,7 @@ out=$(cd "$out" && pwd)
 kernel=$("$REELFS_TOP/tools/kernel.sh")
 image=$("$REELFS_TOP/tools/guest-image.sh")
 module=$("$REELFS_TOP/tools/module.sh" "$kernel")
-"$REELFS_TOP/tools/cargo" build --release -p reelvm -p reelfs-bench -p reeld
-programs=$REELFS_CACHE/target/$(printf %s "$REELFS_TOP" | sha256sum | cut -c1-12)
-programs=$programs/x86_64-unknown-linux-gnu/release
+programs=$("$REELFS_TOP/tools/userspace.sh" -p reelvm -p reelfs-bench -p reeld)
 
 REELFS_BIND="${REELFS_BIND:-} $out"
 export REELFS_BIND
