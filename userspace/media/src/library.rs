@@ -72,8 +72,26 @@ impl DirectoryLibrary {
     }
 }
 
+/// A volume is begun only where it can hold at least this many blocks: one on a full disk would hold nothing, and be
+/// used up.
+const BEGIN_BLOCKS: u64 = 16;
+
+impl DirectoryLibrary {
+    /// What the operator has to do before a volume can be begun, if something.
+    fn lacks_room(&self) -> Option<String> {
+        let stat = rustix::fs::statvfs(&self.path).ok()?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let needed = BEGIN_BLOCKS.saturating_mul(self.block_size as u64);
+        let path = self.path.display();
+        (free < needed).then(|| format!("make room in {path}: {free} bytes are free, a volume needs {needed} to begin"))
+    }
+}
+
 impl Library for DirectoryLibrary {
     fn blank(&mut self, pool: &str, sequence: u64) -> Result<Supply, WriteError> {
+        if let Some(what) = self.lacks_room() {
+            return Ok(Supply::Waiting(what));
+        }
         // One that was labelled by hand, or was made and not used because of a crash, comes first.
         for path in self.files()? {
             let Ok(mut medium) = VolumeFile::open_writable(&path, self.capacity) else {
