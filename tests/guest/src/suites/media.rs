@@ -154,8 +154,9 @@ fn flipped(context: &Context) -> TestResult {
         file.write_all_at(&[byte[0] ^ 0x10], at)?;
         let name = name_of(volume);
         let number = (at.max(4096) - 4096) / block;
-        let in_block = format!("block {number}");
-        let words = if at < 4096 { vec![name.as_str()] } else { vec![name.as_str(), in_block.as_str()] };
+        // Without label or volume start, a file is not known to be that volume: it is missing, and both is said.
+        let in_block = if number == 0 { String::new() } else { format!("block {number}") };
+        let words = [name.as_str(), in_block.as_str()];
         damage_is_said(&rig, &format!("byte {at} of {length} in {name}"), &words)?;
         file.write_all_at(&byte, at)?;
     }
