@@ -75,7 +75,11 @@ impl Tape {
         if self.writable && status.write_protected() {
             return Err(MediumError::WriteProtected { medium: self.describe() });
         }
-        st::operate(&file, op::SETBLK, 0).map_err(|source| self.error("MTSETBLK 0", source))?;
+        if st::operate(&file, op::SETBLK, 0).is_err() {
+            // After a reset the driver does nothing else before the tape has been at a place that is known.
+            st::operate(&file, op::REW, 1).map_err(|source| self.error("rewinding", source))?;
+            st::operate(&file, op::SETBLK, 0).map_err(|source| self.error("MTSETBLK 0", source))?;
+        }
         // These need CAP_SYS_ADMIN and only make good what an administrator may have changed: without them errors
         // are still noticed, at the filemark.
         let off = st::CLEAR_BOOLEANS | DRIVER_BUFFERING | st::NO_WAIT | st::NO_WAIT_EOF;

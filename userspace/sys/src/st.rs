@@ -131,9 +131,7 @@ struct Place {
 /// `EACCES` write-protected; `EBUSY` in use.
 pub fn operate(tape: &File, op: i16, count: i32) -> io::Result<()> {
     // SAFETY: MTIOCTOP reads one `struct mtop`, a short and an int as `Operation` has them (linux/mtio.h).
-    let call = unsafe {
-        Setter::<{ opcode::write::<Operation>(b'm', 1) }, Operation>::new(Operation { op, count })
-    };
+    let call = unsafe { Setter::<{ opcode::write::<Operation>(b'm', 1) }, Operation>::new(Operation { op, count }) };
     // SAFETY: the opcode and the type belong together, as said above; the descriptor is borrowed for the call.
     unsafe { ioctl::ioctl(tape.as_fd(), call) }?;
     Ok(())
