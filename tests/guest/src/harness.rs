@@ -28,11 +28,7 @@ pub struct Test {
 impl Test {
     /// A test that may take five minutes: machines are emulated, on hosts that have other work.
     pub const fn new(name: &'static str, run: fn(&Context) -> TestResult) -> Self {
-        Self {
-            name,
-            run,
-            limit: Duration::from_secs(300),
-        }
+        Self { name, run, limit: Duration::from_secs(300) }
     }
 
     /// The same test with another limit.
@@ -87,11 +83,7 @@ impl Suite {
 
     /// The line that `--list` prints.
     pub fn description(&self) -> String {
-        let disks: Vec<String> = self
-            .disks
-            .iter()
-            .map(|(n, mib)| format!("{n}:{mib}"))
-            .collect();
+        let disks: Vec<String> = self.disks.iter().map(|(n, mib)| format!("{n}:{mib}")).collect();
         let boots: Vec<String> = self
             .boots
             .iter()
@@ -100,14 +92,7 @@ impl Suite {
                 Boot::Cut(from, to) => format!("cut:{from}-{to}"),
             })
             .collect();
-        format!(
-            "{}\t{}\t{}\t{}\t{}",
-            self.name,
-            self.timeout,
-            self.memory,
-            disks.join(","),
-            boots.join(",")
-        )
+        format!("{}\t{}\t{}\t{}\t{}", self.name, self.timeout, self.memory, disks.join(","), boots.join(","))
     }
 }
 
@@ -208,8 +193,7 @@ impl Counts {
 /// none) and prints the counts as the last line.
 pub fn run(suite: &'static Suite, filters: &[String]) -> ExitCode {
     let mut counts = Counts::default();
-    let wanted =
-        |test: &Test| filters.is_empty() || filters.iter().any(|f| test.name.contains(f.as_str()));
+    let wanted = |test: &Test| filters.is_empty() || filters.iter().any(|f| test.name.contains(f.as_str()));
     if !suite.tests.iter().any(wanted) {
         println!("reelfs-guest: no test of {} matches {}", suite.name, filters.join(" "));
         return ExitCode::from(2);
@@ -243,10 +227,7 @@ fn run_one(test: &Test) -> (Verdict, Duration) {
     let scratch = PathBuf::from(format!("/tmp/{}", test.name));
     let context = Context {
         scratch: scratch.clone(),
-        boot: std::env::var("REELVM_BOOT")
-            .ok()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0),
+        boot: std::env::var("REELVM_BOOT").ok().and_then(|n| n.parse().ok()).unwrap_or(0),
         short: std::env::var_os("REELFS_TEST_SHORT").is_some(),
     };
     if let Err(e) = std::fs::create_dir_all(&scratch) {
@@ -283,10 +264,7 @@ fn run_one(test: &Test) -> (Verdict, Duration) {
             // Where everything that sleeps in the kernel is, into the kernel log.
             let _ = std::fs::write("/proc/sysrq-trigger", "w");
             let _ = std::fs::write("/proc/sysrq-trigger", "l");
-            Verdict::Failed(format!(
-                "did not end within {} s; blocked tasks are in the kernel log",
-                limit.as_secs()
-            ))
+            Verdict::Failed(format!("did not end within {} s; blocked tasks are in the kernel log", limit.as_secs()))
         }
         Err(RecvTimeoutError::Disconnected) => Verdict::Failed("the test's thread died".to_owned()),
     };

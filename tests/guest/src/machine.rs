@@ -12,28 +12,13 @@ pub const MODULE: &str = "/payload/reelfs.ko";
 /// Runs a program with these arguments and returns what it printed.
 ///
 /// Fails with its messages if it does not exit with 0.
-pub fn run<S: AsRef<std::ffi::OsStr>>(
-    program: &str,
-    arguments: &[S],
-) -> Result<String, Box<dyn Error>> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("{program}: {e}"))?;
-    let words: Vec<_> = arguments
-        .iter()
-        .map(|a| a.as_ref().to_string_lossy())
-        .collect();
+pub fn run<S: AsRef<std::ffi::OsStr>>(program: &str, arguments: &[S]) -> Result<String, Box<dyn Error>> {
+    let output =
+        Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|e| format!("{program}: {e}"))?;
+    let words: Vec<_> = arguments.iter().map(|a| a.as_ref().to_string_lossy()).collect();
     if !output.status.success() {
         let messages = String::from_utf8_lossy(&output.stderr);
-        return Err(format!(
-            "{program} {}: {}: {}",
-            words.join(" "),
-            output.status,
-            messages.trim()
-        )
-        .into());
+        return Err(format!("{program} {}: {}: {}", words.join(" "), output.status, messages.trim()).into());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -46,9 +31,7 @@ pub fn sh(script: &str) -> Result<String, Box<dyn Error>> {
 /// Whether a module is loaded.
 pub fn is_loaded(module: &str) -> bool {
     let loaded = std::fs::read_to_string("/proc/modules").unwrap_or_default();
-    loaded
-        .lines()
-        .any(|line| line.split(' ').next() == Some(module))
+    loaded.lines().any(|line| line.split(' ').next() == Some(module))
 }
 
 /// Loads the module under test.
@@ -72,12 +55,7 @@ pub struct Mounted {
 
 impl Mounted {
     /// Mounts with mount(8).
-    pub fn new(
-        kind: &str,
-        source: &Path,
-        at: &Path,
-        options: &str,
-    ) -> Result<Self, Box<dyn Error>> {
+    pub fn new(kind: &str, source: &Path, at: &Path, options: &str) -> Result<Self, Box<dyn Error>> {
         std::fs::create_dir_all(at)?;
         let mut arguments = vec!["-t".as_ref(), kind.as_ref()];
         if !options.is_empty() {
@@ -85,26 +63,17 @@ impl Mounted {
         }
         arguments.extend([source.as_os_str(), at.as_os_str()]);
         run("mount", &arguments)?;
-        Ok(Self {
-            at: at.to_owned(),
-            active: true,
-        })
+        Ok(Self { at: at.to_owned(), active: true })
     }
 
     /// Makes a new filesystem on a device and mounts it; `tmpfs` needs no device.
     pub fn fresh(kind: &str, device: &Path, at: &Path) -> Result<Self, Box<dyn Error>> {
         match kind {
             "tmpfs" => {}
-            "ext4" => drop(run(
-                "mkfs.ext4",
-                &["-q".as_ref(), "-F".as_ref(), device.as_os_str()],
-            )?),
+            "ext4" => drop(run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), device.as_os_str()])?),
             "xfs" | "btrfs" => {
                 let program = format!("mkfs.{kind}");
-                run(
-                    &program,
-                    &["-q".as_ref(), "-f".as_ref(), device.as_os_str()],
-                )?;
+                run(&program, &["-q".as_ref(), "-f".as_ref(), device.as_os_str()])?;
             }
             other => return Err(format!("no way to make a {other} filesystem").into()),
         }
@@ -132,11 +101,7 @@ impl Drop for Mounted {
 }
 
 /// Waits until something holds; `what` is for the message if it never does.
-pub fn wait_until(
-    what: &str,
-    limit: Duration,
-    mut holds: impl FnMut() -> bool,
-) -> Result<(), Box<dyn Error>> {
+pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<(), Box<dyn Error>> {
     let limit = limit * crate::harness::slowness();
     let deadline = Instant::now() + limit;
     while !holds() {

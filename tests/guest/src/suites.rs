@@ -6,8 +6,8 @@ pub mod device;
 mod durable;
 mod kill;
 mod media;
-mod ring;
 pub mod ops;
+mod ring;
 mod smoke;
 mod volumes;
 mod vtape;
@@ -15,4 +15,19 @@ mod vtape;
 use crate::Suite;
 
 /// All of them.
-pub const ALL: &[Suite] = &[smoke::SUITE, compare::SUITE, vtape::SUITE, volumes::SUITE, device::SUITE, ops::EXT4, ops::XFS, ops::BTRFS, ops::TMPFS, durable::SUITE, ring::SUITE, media::SUITE, kill::RANDOM, kill::FAILPOINTS];
+pub const ALL: &[Suite] = &[
+    smoke::SUITE,
+    compare::SUITE,
+    vtape::SUITE,
+    volumes::SUITE,
+    device::SUITE,
+    ops::EXT4,
+    ops::XFS,
+    ops::BTRFS,
+    ops::TMPFS,
+    durable::SUITE,
+    ring::SUITE,
+    media::SUITE,
+    kill::RANDOM,
+    kill::FAILPOINTS,
+];

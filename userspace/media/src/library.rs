@@ -114,6 +114,10 @@ impl Library for DirectoryLibrary {
                     let found = inspect(&mut medium)?;
                     return Ok(Supply::Volume(Box::new(medium), Box::new(found)));
                 }
+                // Somebody else was quicker to use what was free.
+                Err(MediumError::Io { medium, source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+                    return Ok(Supply::Waiting(format!("make room for {medium}: {source}")));
+                }
                 // The name is taken, by another stream's volume perhaps.
                 Err(MediumError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
                     number += 1

@@ -74,8 +74,8 @@ impl Output<'_> {
         }
         let mut set = find(paths)?.select(self.args.volumes.stream)?;
         set.wait(self.args.volumes.wait);
-        for line in set.useless().to_vec() {
-            self.fault(&line)?;
+        for line in set.useless() {
+            self.fault(line)?;
         }
         let begin = match set.first_sequence() {
             None | Some(1) => Begin::Log,
@@ -221,16 +221,16 @@ impl Output<'_> {
                     "stream": uuid::Uuid::from_bytes(header.stream).to_string(), "timeline": header.timeline.get(),
                     "sequence": start.sequence.get(), "segment_size": start.segment_size.get(),
                     "started": show::time(start.started.get()), "origin": label::text(&start.origin),
-                    "predecessor": label::text(&start.predecessor_name), "chain": show::hex(&start.chain),
+                    "predecessor": label::text(&start.predecessor_name), "chain": hex::encode(start.chain),
                 })
             }),
             Some(BlockKind::SegmentEnd) => view.body::<SegmentEnd>().map_or(json!({}), |end| {
-                json!({ "segment": end.segment.get(), "hash": show::hex(&end.hash), "chain": show::hex(&end.chain) })
+                json!({ "segment": end.segment.get(), "hash": hex::encode(end.hash), "chain": hex::encode(end.chain) })
             }),
             Some(BlockKind::Trailer) => view.body::<Trailer>().map_or(json!({}), |trailer| {
                 json!({
                     "last_lsn": trailer.last_lsn.get(), "next_sequence": trailer.next_sequence.get(),
-                    "reason": trailer.reason.get(), "chain": show::hex(&trailer.chain),
+                    "reason": trailer.reason.get(), "chain": hex::encode(trailer.chain),
                 })
             }),
             None => json!({}),

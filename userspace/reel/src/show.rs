@@ -29,17 +29,12 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// An identity: type of the handle, colon, its bytes.
 pub fn identity(identity: &Identity) -> String {
     if identity.is_none() {
         return "none".into();
     }
-    format!("{:x}:{}", identity.kind, hex(identity.handle().unwrap_or(&identity.bytes)))
+    format!("{:x}:{}", identity.kind, hex::encode(identity.handle().unwrap_or(&identity.bytes)))
 }
 
 /// A number of bytes.

@@ -293,7 +293,7 @@ fn a_log_that_contradicts_itself_is_refused() {
     tree.log.push(RecordType::ObjectGone, 0, object, &EmptyBody {}, &Payload::new()).unwrap();
     write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
     let said = ground.restore(3, &[]);
-    let place = format!("record at LSN {lsn:#x} (ObjectGone, object 1:{}", reel::show::hex(b"unknown!"));
+    let place = format!("record at LSN {lsn:#x} (ObjectGone, object 1:{}", hex::encode(b"unknown!"));
     assert!(said.contains(&place), "{said}");
     assert!(run(3, &["verify", shown(&ground.path("volumes"))]).contains(&place));
     // Up to there it is good.

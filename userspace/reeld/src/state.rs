@@ -77,7 +77,7 @@ pub enum VolumeState {
 impl State {
     /// The state of a stream of which nothing is on media.
     pub fn new(stream: Uuid, timeline: u32, pool: &str) -> State {
-        let (pool, chain) = (pool.to_owned(), hex(&[0; 32]));
+        let (pool, chain) = (pool.to_owned(), hex::encode([0u8; 32]));
         State { version: VERSION, stream, timeline, pool, proven: 0, chain, volumes: Vec::new() }
     }
 
@@ -121,13 +121,7 @@ impl State {
     /// The chain hash.
     pub fn chain(&self) -> Result<[u8; 32]> {
         let mut chain = [0; 32];
-        if self.chain.len() != 64 || !self.chain.is_ascii() {
-            bail!("the chain hash is not 64 hexadecimal digits");
-        }
-        for (at, byte) in chain.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&self.chain[2 * at..2 * at + 2], 16)
-                .context("the chain hash is not 64 hexadecimal digits")?;
-        }
+        hex::decode_to_slice(&self.chain, &mut chain).context("the chain hash is not 64 hexadecimal digits")?;
         Ok(chain)
     }
 
@@ -149,7 +143,7 @@ impl State {
     pub fn note(&mut self, volume: Volume, log: &LogState) {
         self.proven = log.position();
         if let Some(chain) = log.chain() {
-            self.chain = hex(&chain);
+            self.chain = hex::encode(chain);
         }
         match self.volumes.iter_mut().find(|known| known.uuid == volume.uuid) {
             Some(known) => *known = volume,
@@ -163,10 +157,6 @@ impl State {
             last.state = state;
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 
 mod chaos;
 mod hostile;
-mod stall;
 mod stage;
+mod stall;
 mod streams;
 
 use crate::machine::{insmod, rmmod};
@@ -53,4 +53,3 @@ pub(super) type Outcome = TestResult;
 pub fn consume(mount: &std::path::Path, acknowledge: bool) -> Outcome {
     stage::consume(mount, acknowledge)
 }
-

@@ -17,11 +17,8 @@ pub const SUITE: Suite = Suite {
 };
 
 fn programs_are_there(_: &Context) -> TestResult {
-    for program in [
-        "git", "rsync", "sqlite3", "setfattr", "setfacl", "mt", "fio", "dmsetup",
-    ] {
-        run("sh", &["-c", &format!("command -v {program}")])
-            .map_err(|_| format!("{program} is missing"))?;
+    for program in ["git", "rsync", "sqlite3", "setfattr", "setfacl", "mt", "fio", "dmsetup"] {
+        run("sh", &["-c", &format!("command -v {program}")]).map_err(|_| format!("{program} is missing"))?;
     }
     Ok(())
 }
@@ -44,10 +41,7 @@ fn module_loads_and_unloads(_: &Context) -> TestResult {
         insmod()?;
         assert!(is_loaded("reelfs"));
         let types = std::fs::read_to_string("/proc/filesystems")?;
-        assert!(
-            types.lines().any(|line| line.ends_with("\treelfs")),
-            "{types}"
-        );
+        assert!(types.lines().any(|line| line.ends_with("\treelfs")), "{types}");
         rmmod()?;
         assert!(!is_loaded("reelfs"));
     }

@@ -114,7 +114,7 @@ pub fn record(record: &RecordView<'_>, data: bool) -> Result<Fields, RecordError
             fields.push(("bytes", json!(bytes.len())));
             fields.push(("attr", attributes(&body.attr)));
             if data {
-                fields.push(("data", json!(show::hex(bytes))));
+                fields.push(("data", json!(hex::encode(bytes))));
             }
         }
         Event::Truncate { body } | Event::Setattr { body } | Event::SetFileattr { body } => {
@@ -129,7 +129,7 @@ pub fn record(record: &RecordView<'_>, data: bool) -> Result<Fields, RecordError
         }
         Event::SetXattr { body, name, value } => {
             fields.push(("name", text_of(name)));
-            fields.push(("value", json!(show::hex(value))));
+            fields.push(("value", json!(hex::encode(value))));
             fields.push(("attr", attributes(&body.attr)));
         }
         Event::RemoveXattr { body, name } => {
@@ -184,7 +184,7 @@ fn text_of(bytes: &[u8]) -> Value {
 }
 
 fn xattrs(list: Xattrs<'_>) -> Value {
-    let map: Map<String, Value> = list.map(|(name, value)| (show::name(name), json!(show::hex(value)))).collect();
+    let map: Map<String, Value> = list.map(|(name, value)| (show::name(name), json!(hex::encode(value)))).collect();
     Value::Object(map)
 }
 

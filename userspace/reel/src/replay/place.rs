@@ -141,7 +141,8 @@ impl<'a> Placer<'a> {
     /// Places everything below the root; `tick` is called once per name and may stop it by returning false.
     pub fn place(&mut self, tick: &mut dyn FnMut() -> bool) -> Result<(), PlaceError> {
         let Some(root) = self.namespace.root() else { return Ok(()) };
-        for lapse in self.staging.lapses().to_vec() {
+        let lapses = self.staging.lapses().to_vec();
+        for lapse in lapses {
             self.lack_of(self.namespace.path(lapse.object), lapse.what);
         }
         for (directory, path) in self.children_first(root) {
@@ -464,7 +465,7 @@ impl<'a> Placer<'a> {
         let new = inode::handle(directory, &name).map_err(|source| failed("name_to_handle_at", source))?;
         let line = serde_json::json!({
             "old": show::identity(&object.identity),
-            "new": format!("{:x}:{}", new.0, show::hex(&new.1)),
+            "new": format!("{:x}:{}", new.0, hex::encode(new.1)),
         });
         writeln!(map, "{line}").map_err(|source| failed("writing the identity map", source))
     }

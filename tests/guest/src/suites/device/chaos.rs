@@ -60,8 +60,7 @@ fn torment(devices: &[Device], mount: &File, id: u64, seed: u64, stop: &AtomicBo
             }
             7 => {
                 let start = 4096 * random.below(300);
-                if let Ok(mapped) =
-                    Mapped::new(device, Protection::READ, start..start + 4096 * (1 + random.below(64)))
+                if let Ok(mapped) = Mapped::new(device, Protection::READ, start..start + 4096 * (1 + random.below(64)))
                 {
                     let _ = mapped.byte(random.below(4096) as usize);
                     mappings.push(mapped);

@@ -64,8 +64,11 @@ pub fn one_consumer_at_a_time(context: &Context) -> Outcome {
         stream: OTHER,
         ..Default::default()
     };
-    let again =
-        reelfs_sys::trial::command(&ring, reelfs_format::uapi::IOC_ATTACH, zerocopy::IntoBytes::as_mut_bytes(&mut attach));
+    let again = reelfs_sys::trial::command(
+        &ring,
+        reelfs_format::uapi::IOC_ATTACH,
+        zerocopy::IntoBytes::as_mut_bytes(&mut attach),
+    );
     assert_eq!(errno(again), Some(Errno::BUSY));
     other.close(None)?;
     drop(ring);
@@ -85,7 +88,8 @@ pub fn attaching_again_goes_on_where_it_ended(context: &Context) -> Outcome {
     fs::write(stage.path("two"), "2")?;
 
     let committed = stage.ring()?.committed;
-    for lsn in [0, ends[0], acknowledged - 8, acknowledged + 8, committed + 8, committed + RECORD_MIN as u64, u64::MAX] {
+    for lsn in [0, ends[0], acknowledged - 8, acknowledged + 8, committed + 8, committed + RECORD_MIN as u64, u64::MAX]
+    {
         assert_eq!(errno(stage.attach(&at(lsn))), Some(Errno::STALE), "{lsn}");
     }
     let stranger = Consumer { stream: OTHER, next_lsn: acknowledged, adopt: true };
