@@ -14,6 +14,15 @@ struct Registry {
     next_id: u64,
 }
 
+impl Registry {
+    /// Gives the memory of an empty list back: a static is not dropped when the module goes.
+    fn trim(&mut self) {
+        if self.logs.is_empty() {
+            self.logs = KVec::new();
+        }
+    }
+}
+
 kernel::sync::global_lock! {
     // SAFETY: `init` is called from the module's initialiser, before there is a device or a filesystem.
     unsafe(uninit) static REGISTRY: Mutex<Registry> = Registry { logs: KVec::new(), next_id: 1 };
@@ -35,7 +44,7 @@ pub(super) fn add(make: impl FnOnce(u64) -> Result<Arc<Log>>) -> Result<Arc<Log>
     let id = registry.next_id;
     // Room in the list first, so that what was made cannot fail to be listed.
     registry.logs.reserve(1, GFP_KERNEL)?;
-    let log = make(id)?;
+    let log = make(id).inspect_err(|_| registry.trim())?;
     registry.logs.push(log.clone(), GFP_KERNEL)?;
     registry.next_id = id.checked_add(1).ok_or(EOVERFLOW)?;
     Ok(log)
@@ -46,6 +55,7 @@ pub(super) fn remove(log: &Log) {
     let mut registry = REGISTRY.lock();
     let position = registry.logs.iter().position(|listed| listed.id() == log.id());
     let removed = position.and_then(|index| registry.logs.remove(index).ok());
+    registry.trim();
     drop(registry);
     // The last reference may be this one; what goes with it is better not done under the lock.
     drop(removed);
