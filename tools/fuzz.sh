@@ -16,11 +16,13 @@ exec "$REELFS_TOP/tools/in-root" sh -c '
 set -eu
 rounds=$1 floor=$2
 export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/coverage"
-RUSTFLAGS="-C instrument-coverage" cargo build --quiet --release -p reelfs-fuzz
+# A named target keeps the flag away from build scripts, which would leave profiles about.
+CARGO_BUILD_TARGET=x86_64-unknown-linux-gnu RUSTFLAGS="-C instrument-coverage" \
+	cargo build --quiet --release -p reelfs-fuzz
 profiles="$CARGO_TARGET_DIR/profiles"
 rm -rf "$profiles"
 mkdir -p "$profiles"
-program="$CARGO_TARGET_DIR/release/reelfs-fuzz"
+program="$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release/reelfs-fuzz"
 LLVM_PROFILE_FILE="$profiles/%p.profraw" "$program" fuzz/corpus "$rounds"
 llvm-profdata merge -sparse -o "$profiles/all" "$profiles"/*.profraw
 llvm-cov report "$program" -instr-profile "$profiles/all" ../rust/format/*.rs 2>/dev/null |
