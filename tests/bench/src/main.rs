@@ -5,11 +5,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use reelfs_bench::op::{Bench, Op};
 use reelfs_bench::sample::{Sample, Subject};
-use rustix::time::{clock_gettime, clock_settime, ClockId};
 
 /// Measures what operations cost in a directory, in nanoseconds of processor time.
 #[derive(Parser)]
@@ -35,10 +34,6 @@ struct Arguments {
     /// Rounds that are measured, after one that is not.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Seconds by which the system's clock is set ahead before each round: ext4 avoids inodes that were deleted in the
-    /// last minutes, and searching past them would be charged to whatever is created next.
-    #[arg(long, default_value_t = 0)]
-    age: i64,
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -50,7 +45,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("{} ({}, {:?})", op.title(), arguments.lower, arguments.subject);
         bench.round(op, 2)?;
         for round in 0..arguments.rounds {
-            set_clock_ahead(arguments.age)?;
             let done = bench.round(op, 1)?;
             let sample = Sample {
                 lower: arguments.lower.clone(),
@@ -67,15 +61,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn set_clock_ahead(seconds: i64) -> Result<()> {
-    if seconds == 0 {
-        return Ok(());
-    }
-    let mut now = clock_gettime(ClockId::Realtime);
-    now.tv_sec += seconds;
-    clock_settime(ClockId::Realtime, now).context("setting the clock")
 }
 
 fn main() -> ExitCode {

@@ -17,6 +17,9 @@ use crate::cost;
 
 const PAGE: usize = 4 << 10;
 const MEBI: usize = 1 << 20;
+/// Files in a directory: about what directories of sources have. In large ones the lower's search for a free place
+/// costs more than everything else, and would make whatever stacks on it look cheap.
+const PER_DIRECTORY: u64 = 64;
 /// Length in bytes of the file that is read and written in place; small enough to stay in the page cache.
 const FILE: usize = 16 * MEBI;
 
@@ -98,9 +101,7 @@ impl Op {
         match self {
             Op::Read4k | Op::Stat | Op::OpenClose => 8192,
             Op::Write4k | Op::Append4k | Op::Rename => 4096,
-            Op::CreateClose | Op::Unlink => 2048,
-            // Few, because of what `--age` of the program is for.
-            Op::CreateCloseUnlink => 256,
+            Op::CreateClose | Op::Unlink | Op::CreateCloseUnlink => 2048,
             Op::Write1m => 64,
             Op::Untar => 0,
         }
@@ -237,17 +238,29 @@ impl Bench {
         Ok(round)
     }
 
-    /// Makes files in a new directory, then removes them: what each half costs.
+    /// Makes files in new directories, [`PER_DIRECTORY`] in each, then removes them: what each half costs.
     fn many(&self, count: u64) -> Result<(Round, Round)> {
-        let path = self.dir.join("many");
-        fs::create_dir(&path)?;
-        let dir = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let paths: Vec<PathBuf> =
+            (0..count.div_ceil(PER_DIRECTORY)).map(|number| self.dir.join(format!("many-{number}"))).collect();
+        let mut dirs = Vec::new();
+        for path in &paths {
+            fs::create_dir(path)?;
+            dirs.push(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
+        }
         let names: Vec<CString> =
             (0..count).map(|turn| CString::new(format!("file-{turn:06}"))).collect::<Result<_, _>>()?;
-        let name = |turn: u64| names[turn as usize].as_c_str();
-        let created = self.repeat(count, |turn| create(&dir, name(turn)))?;
-        let removed = self.repeat(count, |turn| Ok(unlinkat(&dir, name(turn), AtFlags::empty())?))?;
-        fs::remove_dir(&path)?;
+        let place = |turn: u64| (&dirs[(turn / PER_DIRECTORY) as usize], names[turn as usize].as_c_str());
+        let created = self.repeat(count, |turn| {
+            let (dir, name) = place(turn);
+            create(dir, name)
+        })?;
+        let removed = self.repeat(count, |turn| {
+            let (dir, name) = place(turn);
+            Ok(unlinkat(dir, name, AtFlags::empty())?)
+        })?;
+        for path in &paths {
+            fs::remove_dir(path)?;
+        }
         Ok((created, removed))
     }
 

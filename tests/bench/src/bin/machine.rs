@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 use clap::ValueEnum;
 use reelfs_bench::sample::Subject;
+use rustix::process::{kill_process, Pid, Signal};
 
 const LOWER_DISK: &str = "/dev/disk/by-id/lower";
 const SPOOL_DISK: &str = "/dev/disk/by-id/spool";
@@ -65,7 +66,8 @@ impl Daemon {
         let config = format!(
             "mount = \"{MOUNT}\"\n\n[spool]\ndirectory = \"{base}/spool\"\nsegment = \"64M\"\nlimit = \"5G\"\n\n\
              [media]\nkind = \"directory\"\npool = \"bench\"\npath = \"{base}/media\"\n\n\
-             [stream]\nhigh = \"2G\"\nage = \"86400s\"\n"
+             [stream]\nhigh = \"2G\"\nage = \"86400s\"\n\n\
+             [daemon]\ndrain = \"1s\"\n"
         );
         let file = format!("/run/reelfs-bench-{lower}.toml");
         fs::write(&file, config)?;
@@ -96,10 +98,23 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Ends it, once it has acknowledged everything: until then the module could not be unloaded. It reports a failure,
+    /// because it has no time to stream what it has to media.
+    fn stop(mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).context("the daemon is gone")?;
+        let start = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(start.elapsed() < PATIENCE, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Ending it in order would stream everything to media, which is none of ours. Everything was acknowledged, or
-        // the module could not be unloaded in the end.
+        // Only after a failure is there anything to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -133,7 +148,7 @@ fn measure(lower: &str, subject: Subject, rounds: &str, ops: &[&str]) -> Result<
 
     let samples = OpenOptions::new().create(true).append(true).open(SAMPLES)?;
     let mut bench = Command::new("reelfs-bench");
-    bench.args([&dir, "--subject", name, "--lower", lower, "--rounds", rounds, "--age", "900"]);
+    bench.args([&dir, "--subject", name, "--lower", lower, "--rounds", rounds]);
     bench.args(["--archive", &format!("{MEMORY}/sources.tar")]);
     bench.args(ops.iter().flat_map(|op| ["--op", op]));
     if let Some(daemon) = &daemon {
@@ -145,8 +160,8 @@ fn measure(lower: &str, subject: Subject, rounds: &str, ops: &[&str]) -> Result<
     if subject != Subject::Direct {
         run("umount", &[MOUNT])?;
     }
-    if daemon.is_some() {
-        drop(daemon);
+    if let Some(daemon) = daemon {
+        daemon.stop()?;
         fs::remove_dir_all(format!("{SPOOL}/{lower}"))?;
     }
     run("umount", &[LOWER])
