@@ -38,6 +38,11 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
     }
     let first = set.first_sequence().unwrap_or(1);
     let (begin, whole) = if first == 1 { (Begin::Log, true) } else { (Begin::Volume(first), false) };
+    if !whole {
+        findings
+            .notes
+            .push(format!("volume {first} of its set is the first one given; those before it were not looked at"));
+    }
     let total = set.end_lsn();
     let volumes = set.volumes().len();
     let mut progress = Progress::new("verify", total, true, args.volumes.quiet);

@@ -260,7 +260,7 @@ fn asleep_below(_: &Context) -> TestResult {
     let file = File::create(&two)?;
     tap.hold();
     file.write_all_at(b"committed, not acknowledged", 0)?;
-    let frozen = Frozen::new(&parent(&rig.lower)?)?;
+    let frozen = Frozen::new(parent(&rig.lower)?)?;
     let asleep = Background::start("a write into a frozen filesystem", move || fs::write(&one, pattern(100_000, 1)));
     asleep.waits()?;
     let fsync = Background::start("fsync of another file", move || file.sync_all());
@@ -281,7 +281,7 @@ fn frozen_elsewhere(_: &Context) -> TestResult {
     fs::create_dir_all(&other.lower)?;
     other.mount("ring=4m")?;
     let other_tap = Tap::start(&other.mnt, 0, &other.spool.join("log"))?;
-    let frozen = Frozen::new(&parent(&rig.lower)?)?;
+    let frozen = Frozen::new(parent(&rig.lower)?)?;
     let path = rig.mnt.join("file");
     let asleep = Background::start("a write into a frozen filesystem", move || fs::write(&path, "x"));
     asleep.waits()?;
