@@ -29,7 +29,7 @@ fn matches(name: &str, bytes: &[u8]) {
 }
 
 fn hex(bytes: &[u8]) -> Value {
-    json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    json!(hex::encode(bytes))
 }
 
 fn id(identity: &Identity) -> Value {
