@@ -39,7 +39,7 @@ fn block_of(step: u64) -> u64 {
 
 fn contents(worker: u64, step: u64) -> Vec<u8> {
     let mut bytes = format!("worker {worker} step {step}\n").into_bytes();
-    bytes.extend(pattern(LENGTH - bytes.len(), worker << 40 | step));
+    bytes.extend(pattern(LENGTH - bytes.len(), (worker << 40) | step));
     bytes
 }
 

@@ -98,7 +98,7 @@ fn do_scribble(path: &Path, number: u64, count: u64, random: &mut Random) -> Che
     let direct = File::options().write(true).custom_flags(0o40000).open(path);
     let mut memory = Vec::new();
     for step in 0..count {
-        let seed = number << 32 | step;
+        let seed = (number << 32) | step;
         match random.below(12) {
             0 => file.set_len(random.below(SIZE))?,
             1 => drop(appending.write_at(&pattern(random.below(9000) as usize, seed), 0)?),

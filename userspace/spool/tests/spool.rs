@@ -329,7 +329,7 @@ proptest! {
             let old = names.iter().position(|&n| n == number).map_or(&zeros, |at| &before[at]);
             for (now, old) in now.chunks_mut(512).zip(old.chunks(512)) {
                 if now != old {
-                    if lost[sector / 64 % 4] >> (sector % 64) & 1 == 1 {
+                    if (lost[sector / 64 % 4] >> (sector % 64)) & 1 == 1 {
                         now.copy_from_slice(old);
                     }
                     sector += 1;

@@ -86,7 +86,7 @@ impl<M: Medium> Drive<M> {
     }
 
     pub(super) fn read_block_limits(&self, data_in: &mut Vec<u8>) -> Result<(), Sense> {
-        data_in.extend((u32::from(GRANULARITY) << 24 | MAX_BLOCK).to_be_bytes());
+        data_in.extend(((u32::from(GRANULARITY) << 24) | MAX_BLOCK).to_be_bytes());
         data_in.extend(MIN_BLOCK.to_be_bytes());
         Ok(())
     }

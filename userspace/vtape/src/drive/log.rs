@@ -33,7 +33,7 @@ const ALERTS: [Alert; 6] = [
 /// The supported flags as the TapeAlert vital product data page lists them: flag 1 is the
 /// highest bit of the first byte.
 pub(super) fn supported_alerts() -> [u8; 8] {
-    ALERTS.iter().fold(0u64, |bits, &alert| bits | 1 << (64 - alert as u8)).to_be_bytes()
+    ALERTS.iter().fold(0u64, |bits, &alert| bits | (1 << (64 - alert as u8))).to_be_bytes()
 }
 
 /// TapeAlert flags that were raised and not yet read: flag `n` is bit `n - 1`.
@@ -153,7 +153,7 @@ impl<M: Medium> Drive<M> {
             VOLUME_STATISTICS => self.volume_statistics()?,
             TAPE_ALERT => {
                 let raised = self.alerts.0;
-                let flag = |n: u16| vec![u8::from(raised >> (n - 1) & 1 != 0)];
+                let flag = |n: u16| vec![u8::from((raised >> (n - 1)) & 1 != 0)];
                 (1..=64).map(|n| Parameter(n, COUNTER, flag(n))).collect()
             }
             TAPE_CAPACITY => self.tape_capacity()?,
@@ -225,7 +225,7 @@ impl<M: Medium> Drive<M> {
 
     /// TapeAlert flags that are raised, by number. Looking does not clear them.
     pub fn raised_alerts(&self) -> Vec<u8> {
-        (1..=64).filter(|n| self.alerts.0 >> (n - 1) & 1 != 0).collect()
+        (1..=64).filter(|n| (self.alerts.0 >> (n - 1)) & 1 != 0).collect()
     }
 
     /// Objects of the loaded tape that cannot be told any more, counted.

@@ -143,7 +143,7 @@ impl<M: Medium> Drive<M> {
         let cartridge = self.medium().map(Medium::cartridge);
         let medium_type = 0;
         let protected = cartridge.is_some_and(|cartridge| cartridge.protected) || mode.software_write_protect;
-        let specific = u8::from(protected) << 7 | u8::from(mode.buffered) << 4;
+        let specific = (u8::from(protected) << 7) | (u8::from(mode.buffered) << 4);
         if ten {
             let length = 6 + descriptor.len() + pages.len();
             data_in.extend((length as u16).to_be_bytes());
@@ -174,11 +174,11 @@ impl<M: Medium> Drive<M> {
             return Err(truncated);
         }
         let (at_specific, descriptor_length) =
-            if ten { (3, usize::from(data[6]) << 8 | usize::from(data[7])) } else { (2, usize::from(data[3])) };
+            if ten { (3, (usize::from(data[6]) << 8) | usize::from(data[7])) } else { (2, usize::from(data[3])) };
 
         // All of the list is looked at before any of it takes effect.
         let mut mode = self.mode.clone();
-        mode.buffered = match data[at_specific] >> 4 & 0x7 {
+        mode.buffered = match (data[at_specific] >> 4) & 0x7 {
             0 => false,
             1 | 2 => true,
             _ => return Err(Sense::invalid_parameter(at_specific as u16)),

@@ -102,7 +102,7 @@ impl<M: Medium> Drive<M> {
             return Err(Sense::invalid_field(3));
         }
         let identifier = cdb.be64(4);
-        let target = match cdb.byte(1) >> 3 & 0x7 {
+        let target = match (cdb.byte(1) >> 3) & 0x7 {
             0 => Some(identifier),
             // A logical file begins after the filemark that ends the one before.
             1 if identifier == 0 => Some(0),

@@ -56,7 +56,7 @@ impl<'a> Cdb<'a> {
 
     /// The big-endian number in bytes `at..at + width`.
     fn number(self, at: usize, width: usize) -> u64 {
-        (at..at + width).fold(0, |n, i| n << 8 | u64::from(self.byte(i)))
+        (at..at + width).fold(0, |n, i| (n << 8) | u64::from(self.byte(i)))
     }
 
     /// A big-endian 16-bit number.

@@ -157,7 +157,7 @@ impl Sense {
     }
 
     fn flags(&self) -> u8 {
-        u8::from(self.filemark) << 7 | u8::from(self.eom) << 6 | u8::from(self.ili) << 5
+        (u8::from(self.filemark) << 7) | (u8::from(self.eom) << 6) | (u8::from(self.ili) << 5)
     }
 
     fn field_bytes(&self) -> [u8; 3] {

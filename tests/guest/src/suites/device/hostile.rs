@@ -47,7 +47,7 @@ pub fn unknown_commands_are_refused(context: &Context) -> Outcome {
     for number in 0..=0xffu32 {
         for direction in 0..4u32 {
             for size in [0u32, 1, 8, 16, 112, 352, 0x3fff] {
-                let request = direction << 30 | size << 16 | 0xd2 << 8 | number;
+                let request = (direction << 30) | (size << 16) | (0xd2 << 8) | number;
                 if known.contains(&request) {
                     continue;
                 }
