@@ -12,8 +12,11 @@ use reelfs_format::crc32c_append;
 use reelfs_format::mark::Mark;
 use reelfs_format::spool::SegmentHeader;
 use reelfs_format::view::{check_name, peek_length, peek_length_back, Event, RecordView};
-use reelfs_format::volume::{BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeStart};
+use reelfs_format::volume::{
+    field_text, seal_block, text_field, BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeStart,
+};
 use reelfs_media::LogState;
+use zerocopy::IntoBytes;
 
 /// A target: its name, what it does, and how to make checksums right in an input that was changed at random, without
 /// which hardly any input would get past the first check.
@@ -140,8 +143,15 @@ pub fn log(bytes: &[u8]) {
 
 /// A block of a volume.
 pub fn block(bytes: &[u8]) {
-    let Ok(view) = BlockView::parse(bytes) else { return };
+    let view = match BlockView::parse(bytes) {
+        Ok(view) => view,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
     assert!(view.payload.len() <= bytes.len());
+    // Sealed again it is accepted again.
+    let mut again = bytes.to_vec();
+    assert!(seal_block(&mut again, *view.header).is_some());
+    assert!(BlockView::parse(&again).is_ok());
     match view.kind {
         Some(BlockKind::VolumeStart) => assert!(view.body::<VolumeStart>().is_ok()),
         Some(BlockKind::SegmentEnd) => assert!(view.body::<SegmentEnd>().is_ok()),
@@ -156,20 +166,45 @@ pub fn block(bytes: &[u8]) {
 
 /// A label.
 pub fn label(bytes: &[u8]) {
-    if let Ok(label) = Label::parse(bytes) {
-        let shown = reelfs_media::label::name(label) + &reelfs_media::label::pool_name(label);
-        assert!(!shown.chars().any(char::is_control));
+    match Label::parse(bytes) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(label) => {
+            let mut again = *label;
+            again.seal();
+            assert!(Label::parse(again.as_bytes()).is_ok());
+            let text = field_text(&label.name).filter(|text| !text.is_empty());
+            assert!(text.is_none_or(|text| text_field::<64>(text).is_some()));
+            assert_shown(label);
+        }
     }
+}
+
+fn assert_shown(label: &Label) {
+    let shown = reelfs_media::label::name(label) + &reelfs_media::label::pool_name(label);
+    assert!(!shown.chars().any(char::is_control));
 }
 
 /// The header of a spool segment.
 pub fn segment(bytes: &[u8]) {
-    if let Ok(header) = SegmentHeader::parse(bytes) {
-        assert!(header.number.get().checked_mul(header.segment_size.get()).is_some());
+    match SegmentHeader::parse(bytes) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(header) => {
+            let mut again = *header;
+            again.seal();
+            assert!(SegmentHeader::parse(again.as_bytes()).is_ok());
+            assert!(header.number.get().checked_mul(header.segment_size.get()).is_some());
+        }
     }
 }
 
 /// The mark on the root of a tree.
 pub fn mark(bytes: &[u8]) {
-    let _ = Mark::parse(bytes);
+    match Mark::parse(bytes) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(mark) => {
+            let again =
+                Mark::new(mark.flags.get(), mark.stream, mark.epoch.get(), mark.next_lsn.get(), mark.synced_lsn.get());
+            assert!(Mark::parse(again.as_bytes()).is_ok_and(|found| found.is_clean() == mark.is_clean()));
+        }
+    }
 }
