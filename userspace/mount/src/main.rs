@@ -20,7 +20,7 @@ const FAILURE: u8 = 32;
 const HELP: &str = "usage: mount.reelfs LOWER DIRECTORY [-o OPTION[,OPTION...]] [-f] [-v]
 Records every change made below DIRECTORY; LOWER, mostly the same directory, holds the files.
   -o OPTIONS  ring=SIZE, onstall=block|fail, flush=SECONDS, and those of mount(8);
-              x-reelfs.anyway mounts although changes could go unrecorded
+              allow-unrecorded mounts although changes could go unrecorded
   -f          look at everything, and do not mount
   -v          say what is done
   -s, -n, -t  accepted for mount(8)

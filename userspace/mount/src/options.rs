@@ -4,8 +4,8 @@
 
 use rustix::mount::MountAttrFlags;
 
-/// Option that has us mount in spite of what the survey finds.
-pub const ANYWAY: &str = "x-reelfs.anyway";
+/// Option that has us mount in spite of what the survey finds. (mount(8) does not pass on what begins with `x-`.)
+pub const ANYWAY: &str = "allow-unrecorded";
 
 /// Options, sorted by whom they concern.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ mod tests {
         let expected: Vec<_> = expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))).into();
         assert_eq!(options.filesystem, expected);
         assert!(!options.anyway && !options.remount);
-        options.add("ro,x-reelfs.anyway,remount");
+        options.add("ro,allow-unrecorded,remount");
         assert!(options.anyway && options.remount);
         assert!(options.attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY));
         options.add("rw,relatime");

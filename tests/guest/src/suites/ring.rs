@@ -196,7 +196,7 @@ fn lower_refused(context: &Context) -> TestResult {
             mapped.as_os_str(),
         ],
     )?;
-    let result = refused(&mapped, "x-reelfs.anyway", "id-mapped");
+    let result = refused(&mapped, "allow-unrecorded", "id-mapped");
     run("umount", &[&mapped])?;
     result?;
     // A read-only mount.
@@ -205,7 +205,7 @@ fn lower_refused(context: &Context) -> TestResult {
     run("mount", &["--bind".as_ref(), rig.lower.as_os_str(), fixed.as_os_str()])?;
     run("mount", &["-o".as_ref(), "remount,bind,ro".as_ref(), fixed.as_os_str()])?;
     // Without the option mount(8) would try once more, for reading.
-    let result = refused(&fixed, "rw,x-reelfs.anyway", "read-only");
+    let result = refused(&fixed, "rw,allow-unrecorded", "read-only");
     run("umount", &[&fixed])?;
     result?;
     // A directory that ignores case.

@@ -153,7 +153,9 @@ pub fn waiters_can_be_killed(context: &Context) -> Outcome {
     for (which, process) in waiters.iter_mut().enumerate() {
         assert!(process.is_stuck()?, "{which}: {:?}", process.0.try_wait());
     }
-    // All of them at once: some wait for a lock that another one holds.
+    // All of them at once: some wait for a lock that another one holds, and may find room when they get it, since the
+    // line is shorter by then.
+    let before = stage.ring()?.records;
     for process in &mut waiters {
         process.0.kill()?;
     }
@@ -161,7 +163,8 @@ pub fn waiters_can_be_killed(context: &Context) -> Outcome {
         process.finish()?;
     }
     writer.kill()?;
-    assert_eq!(fs::read_to_string(stage.lower().join("file"))?, "contents", "a change escaped");
+    let untouched = fs::read_to_string(stage.lower().join("file")).is_ok_and(|found| found == "contents");
+    assert!(untouched || stage.ring()?.records > before, "a change escaped");
     stage.close(Some(ring))
 }
 
