@@ -3,7 +3,7 @@
 #
 # Where Debian's packages come from: the mirror, and the host's settings for reaching it.
 
-# debian_mirror: the mirror to use, taken from the host's own sources if it runs Debian.
+# debian_mirror: the mirror to use: REELFS_MIRROR, or the one of the host's own sources.
 debian_mirror() {
 	if [ -n "${REELFS_MIRROR:-}" ]; then
 		printf '%s\n' "$REELFS_MIRROR"
@@ -11,7 +11,11 @@ debian_mirror() {
 	fi
 	_found=$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' \
 		2>/dev/null | sed -n 's/^Debian \(http[^ ]*\)$/\1/p' | sed -n '1s,/$,,p')
-	printf '%s\n' "${_found:-http://deb.debian.org/debian}"
+	if [ -z "$_found" ]; then
+		echo "no Debian mirror in this machine's apt sources: set REELFS_MIRROR to one" >&2
+		return 1
+	fi
+	printf '%s\n' "$_found"
 }
 
 # debian_sources: one-line sources of Debian 13 and its backports, a line each, in

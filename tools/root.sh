@@ -7,8 +7,7 @@
 # in-root mounts it read-only. It is made under another name and renamed when it is
 # complete, so an interrupted run leaves nothing that looks finished.
 #
-# REELFS_MIRROR chooses the Debian mirror; without it the host's own is used if the
-# host runs Debian, and the project's default otherwise.
+# REELFS_MIRROR chooses the Debian mirror; without it the host's own is used.
 set -eu
 
 REELFS_TOP=${REELFS_TOP:-$(cd "$(dirname "$0")/.." && pwd)}
