@@ -23,17 +23,25 @@ pub struct Test {
     /// The time after which it has failed and the suite ends, since a test that hangs
     /// in the kernel cannot be stopped.
     pub limit: Duration,
+    /// The boot of the suite's machine that it belongs to, from 0.
+    pub boot: u32,
 }
 
 impl Test {
     /// A test that may take five minutes: machines are emulated, on hosts that have other work.
     pub const fn new(name: &'static str, run: fn(&Context) -> TestResult) -> Self {
-        Self { name, run, limit: Duration::from_secs(300) }
+        Self { name, run, limit: Duration::from_secs(300), boot: 0 }
     }
 
     /// The same test with another limit.
     pub const fn limit(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// The same test in another boot of the machine.
+    pub const fn boot(mut self, number: u32) -> Self {
+        self.boot = number;
         self
     }
 }
@@ -189,8 +197,8 @@ impl Counts {
     }
 }
 
-/// Runs the suite's tests whose names contain one of the filters (all, if there are
-/// none) and prints the counts as the last line.
+/// Runs the tests of this boot of the suite whose names contain one of the filters (all,
+/// if there are none) and prints the counts as the last line.
 pub fn run(suite: &'static Suite, filters: &[String]) -> ExitCode {
     let mut counts = Counts::default();
     let wanted = |test: &Test| filters.is_empty() || filters.iter().any(|f| test.name.contains(f.as_str()));
@@ -206,7 +214,7 @@ pub fn run(suite: &'static Suite, filters: &[String]) -> ExitCode {
         counts.add(suite, set_up.name, &verdict, took);
         return counts.close();
     }
-    for test in suite.tests.iter().filter(|&test| wanted(test)) {
+    for test in suite.tests.iter().filter(|&test| test.boot == boot() && wanted(test)) {
         println!("      {}/{} ...", suite.name, test.name);
         let (verdict, took) = run_one(test);
         counts.add(suite, test.name, &verdict, took);
@@ -227,7 +235,7 @@ fn run_one(test: &Test) -> (Verdict, Duration) {
     let scratch = PathBuf::from(format!("/tmp/{}", test.name));
     let context = Context {
         scratch: scratch.clone(),
-        boot: std::env::var("REELVM_BOOT").ok().and_then(|n| n.parse().ok()).unwrap_or(0),
+        boot: boot(),
         short: std::env::var_os("REELFS_TEST_SHORT").is_some(),
     };
     if let Err(e) = std::fs::create_dir_all(&scratch) {
@@ -270,6 +278,11 @@ fn run_one(test: &Test) -> (Verdict, Duration) {
     };
     let _ = std::fs::remove_dir_all(&scratch);
     (verdict, started.elapsed())
+}
+
+/// Which boot of the suite's machine this is, from 0 (`REELVM_BOOT`).
+fn boot() -> u32 {
+    std::env::var("REELVM_BOOT").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// By how much every time limit grows, because the kernel checks itself while it runs

@@ -99,6 +99,7 @@ impl Setup {
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let work = self.work();
         std::fs::create_dir_all(&work).context(|| work.display().to_string())?;
+        sweep(&work);
         loop {
             let mut random = [0; 4];
             let source = Path::new("/dev/urandom");
@@ -168,3 +169,17 @@ impl Setup {
         seen
     }
 }
+/// How long a machine's files stay for somebody to look at.
+const KEPT: Duration = Duration::from_secs(2 * 24 * 3600);
+
+/// Removes what machines left behind that ended long ago: the images of a failed run take gigabytes.
+fn sweep(work: &Path) {
+    // What cannot be looked at or removed is another run's to deal with.
+    for entry in std::fs::read_dir(work).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+        if entry.path().is_dir() && age.is_some_and(|age| age > KEPT) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+

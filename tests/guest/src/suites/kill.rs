@@ -32,8 +32,8 @@ pub const RANDOM: Suite = Suite {
     name: "kill",
     tests: &[
         Test::new("killed-at-random", killed_at_random).limit(1800),
-        Test::new("ledger-is-restored", ledger_is_restored).limit(1800),
-        Test::new("restored-equals-lower", restored_equals_lower).limit(1800),
+        Test::new("ledger-is-restored", ledger_is_restored).limit(1800).boot(1),
+        Test::new("restored-equals-lower", restored_equals_lower).limit(1800).boot(1),
     ],
     ..SUITE
 };
@@ -42,8 +42,8 @@ pub const FAILPOINTS: Suite = Suite {
     name: "failpoints",
     tests: &[
         Test::new("killed-at-each-failpoint", killed_at_failpoints).limit(1800),
-        Test::new("ledger-is-restored", ledger_is_restored).limit(1800),
-        Test::new("restored-equals-lower", restored_equals_lower).limit(1800),
+        Test::new("ledger-is-restored", ledger_is_restored).limit(1800).boot(1),
+        Test::new("restored-equals-lower", restored_equals_lower).limit(1800).boot(1),
     ],
     ..SUITE
 };
@@ -82,18 +82,14 @@ fn tear_down(context: &Context) -> TestResult {
     Ok(rig.close()?)
 }
 
-fn with(boot: u32, context: &Context, test: impl FnOnce(&mut Rig, Option<&mut Load>) -> Check) -> TestResult {
-    if context.boot != boot {
-        // Belongs to the other boot.
-        return Ok(());
-    }
+fn with(test: impl FnOnce(&mut Rig, Option<&mut Load>) -> Check) -> TestResult {
     let mut held = RIG.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let (rig, load) = held.as_mut().ok_or("no mount")?;
     Ok(test(rig, load.as_mut())?)
 }
 
 fn killed_at_random(context: &Context) -> TestResult {
-    with(0, context, |rig, load| {
+    with(|rig, load| {
         let Some(load) = load else { return Ok(()) };
         let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
         println!("      seed {seed}");
@@ -112,8 +108,8 @@ fn killed_at_random(context: &Context) -> TestResult {
     })
 }
 
-fn killed_at_failpoints(context: &Context) -> TestResult {
-    with(0, context, |rig, load| {
+fn killed_at_failpoints(_: &Context) -> TestResult {
+    with(|rig, load| {
         let Some(load) = load else { return Ok(()) };
         let list = run("reeld-failpoints", &["--list-failpoints"]).map_err(crate::check::Failure::of)?;
         ensure!(list.lines().count() > 5, "no failpoints: {list}");
@@ -148,8 +144,8 @@ fn killed_at_failpoints(context: &Context) -> TestResult {
     })
 }
 
-fn ledger_is_restored(context: &Context) -> TestResult {
-    with(1, context, |rig, _| {
+fn ledger_is_restored(_: &Context) -> TestResult {
+    with(|rig, _| {
         rig.restore()?;
         let lines = judge(&rig.restored)?;
         println!("      {lines} lines in the ledger");
@@ -158,8 +154,8 @@ fn ledger_is_restored(context: &Context) -> TestResult {
     })
 }
 
-fn restored_equals_lower(context: &Context) -> TestResult {
-    with(1, context, |rig, _| {
+fn restored_equals_lower(_: &Context) -> TestResult {
+    with(|rig, _| {
         ensure!(fs::exists(&rig.restored)?, "nothing was restored");
         crate::rig::none("restored tree and lower differ", &rig.differences(&rig.lower, &rig.restored)?)
     })
