@@ -43,6 +43,30 @@ with_lock() {
 	) 9>"$_lock"
 }
 
+# own_directory KIND: where this checkout keeps what is built from it.
+#
+# A checkout that has none takes over the one of a checkout that is gone: most of what
+# is in there was made of others' sources and is as good for this one. What more of
+# them left behind is removed.
+own_directory() {
+	_own=$REELFS_CACHE/$1/$(checkout_key)
+	[ -e "$_own/checkout" ] || with_lock "own-$1" adopt_directory "$REELFS_CACHE/$1" "$_own"
+	printf '%s\n' "$_own"
+}
+
+adopt_directory() {
+	for _other in "$1"/*; do
+		[ -r "$_other/checkout" ] && [ ! -e "$(cat "$_other/checkout")/tools/dev" ] || continue
+		if [ -e "$2" ]; then
+			rm -rf --one-file-system "$_other"
+		else
+			mv "$_other" "$2"
+		fi
+	done
+	mkdir -p "$2"
+	printf '%s\n' "$REELFS_TOP" >"$2/checkout"
+}
+
 # heartbeat TEXT COMMAND...: runs the command with its output in a log, prints a sign
 # of life with the log's last line every 20 seconds, and shows the log's end if it fails.
 heartbeat() {

@@ -32,7 +32,7 @@ if [ -n "${REELFS_STRICT:-}" ]; then
 	strict=W=e
 	name=$name-strict
 fi
-out=$REELFS_CACHE/module/$(checkout_key)/$name
+out=$(own_directory module)/$name
 mkdir -p "$out"
 
 build() {

@@ -26,7 +26,9 @@ beside() {
 build() {
 	if [ $# -eq 0 ]; then
 		# First, because the daemon without failpoints is to be the one called reeld.
-		"$REELFS_TOP/tools/cargo" build --release -p reeld --features failpoints
+		# All of the workspace, because the programs chosen decide which features of
+		# shared crates are built, and those of reeld alone would be built twice.
+		"$REELFS_TOP/tools/cargo" build --release --workspace --bins --features reeld/failpoints
 		beside reeld reeld-failpoints
 		set -- --workspace --bins
 	fi
