@@ -233,11 +233,8 @@ pub fn run(suite: &'static Suite, filters: &[String]) -> ExitCode {
 fn run_one(test: &Test) -> (Verdict, Duration) {
     let started = Instant::now();
     let scratch = PathBuf::from(format!("/tmp/{}", test.name));
-    let context = Context {
-        scratch: scratch.clone(),
-        boot: boot(),
-        short: std::env::var_os("REELFS_TEST_SHORT").is_some(),
-    };
+    let context =
+        Context { scratch: scratch.clone(), boot: boot(), short: std::env::var_os("REELFS_TEST_SHORT").is_some() };
     if let Err(e) = std::fs::create_dir_all(&scratch) {
         let why = format!("{}: {e}", scratch.display());
         return (Verdict::Failed(why), started.elapsed());

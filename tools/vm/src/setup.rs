@@ -182,4 +182,3 @@ fn sweep(work: &Path) {
         }
     }
 }
-
