@@ -175,7 +175,7 @@ choose() {
 		[ ! -e "$dir" ] || return 0
 		update
 		version=$(matching "$KERNEL") ||
-			die "$KERNEL: image, headers and source of one version are not all in the archive"
+			die "KERNEL=$KERNEL: the archive does not have image, headers and source of one version of it; name a release as uname -r prints it, or leave KERNEL out for the newest that is supported"
 		make_kernel "$KERNEL" "$version"
 		return
 	fi

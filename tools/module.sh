@@ -17,7 +17,7 @@ if [ -n "${1:-}" ]; then
 	name=$(basename "$(readlink -f "$1")")
 	tree=$1/build
 elif [ -n "${KDIR:-}" ]; then
-	[ -e "$KDIR/Module.symvers" ] || die "KDIR=$KDIR is not a prepared kernel tree"
+	[ -e "$KDIR/Module.symvers" ] || die "KDIR=$KDIR is not a prepared kernel tree: it has no Module.symvers; run make (or modules_prepare, and add the kernel's Module.symvers) in there first"
 	tree=$(readlink -f "$KDIR")
 	name=kdir-$(printf %s "$tree" | sha256sum | cut -c1-12)
 	export REELFS_BIND="${REELFS_BIND:-} $tree"
