@@ -34,7 +34,7 @@ reel-static: ## build reel, statically linked, for rescue systems
 
 # --- Tests
 
-.PHONY: test check unit vm-test test-debug mutants
+.PHONY: test check unit fuzz vm-test test-debug mutants
 test: ## every test: check, unit, vm-test (the short form with CI=true)
 	@tools/test.sh check unit vm-test
 
@@ -43,6 +43,9 @@ check: ## formatting, lints, warnings, licence lines
 
 unit: ## the tests that need no kernel
 	@tools/cargo test --workspace
+
+fuzz: ## many rounds of the fuzz targets over every parser, with a floor for what they reach
+	@tools/fuzz.sh
 
 vm-test: ## the suites on the stock kernel (SUITES= chooses)
 	@tools/reelvm suites $(SUITES)

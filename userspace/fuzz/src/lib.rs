@@ -10,7 +10,7 @@ pub mod driver;
 use reel::replay::namespace::Namespace;
 use reelfs_format::crc32c_append;
 use reelfs_format::mark::Mark;
-use reelfs_format::spool::SegmentHeader;
+use reelfs_format::spool::{Floor, SegmentHeader};
 use reelfs_format::view::{check_name, peek_length, peek_length_back, Event, RecordView};
 use reelfs_format::volume::{
     field_text, seal_block, text_field, BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeStart,
@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "block", run: block, repair: |bytes| repair_at(bytes, 16) },
     Target { name: "label", run: label, repair: |bytes| repair_at(bytes, 12) },
     Target { name: "segment", run: segment, repair: |bytes| repair_at(bytes, 12) },
+    Target { name: "floor", run: floor, repair: |bytes| repair_at(bytes, 12) },
     Target { name: "mark", run: mark, repair: repair_mark },
 ];
 
@@ -193,6 +194,17 @@ pub fn segment(bytes: &[u8]) {
             again.seal();
             assert!(SegmentHeader::parse(again.as_bytes()).is_ok());
             assert!(header.number.get().checked_mul(header.segment_size.get()).is_some());
+        }
+    }
+}
+
+/// Where a spool begins that has given up its first segments.
+pub fn floor(bytes: &[u8]) {
+    match Floor::parse(bytes) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(floor) => {
+            let again = Floor::new(floor.stream, floor.lsn.get());
+            assert_eq!(Floor::parse(again.as_bytes()).map(|found| found.lsn), Ok(floor.lsn));
         }
     }
 }
