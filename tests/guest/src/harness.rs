@@ -67,6 +67,8 @@ pub struct Suite {
     pub disks: &'static [(&'static str, u32)],
     /// The boots it goes through; disks last from one to the next.
     pub boots: &'static [Boot],
+    /// It runs only when it is asked for by name.
+    pub on_demand: bool,
     /// Runs before the first test; if it fails, no test runs.
     pub set_up: fn(&Context) -> TestResult,
     /// Runs after the last test, and counts as a test.
@@ -84,6 +86,7 @@ impl Suite {
         memory: 1024,
         disks: &[("a", 1024), ("b", 1024)],
         boots: &[Boot::ToEnd],
+        on_demand: false,
         set_up: |_| Ok(()),
         tear_down: |_| Ok(()),
         tests: &[],
@@ -100,7 +103,9 @@ impl Suite {
                 Boot::Cut(from, to) => format!("cut:{from}-{to}"),
             })
             .collect();
-        format!("{}\t{}\t{}\t{}\t{}", self.name, self.timeout, self.memory, disks.join(","), boots.join(","))
+        let (disks, boots) = (disks.join(","), boots.join(","));
+        let when = if self.on_demand { "on-demand" } else { "always" };
+        format!("{}\t{}\t{}\t{disks}\t{boots}\t{when}", self.name, self.timeout, self.memory)
     }
 }
 

@@ -9,6 +9,7 @@ mod media;
 pub mod ops;
 mod ring;
 mod smoke;
+mod third_party;
 mod volumes;
 mod vtape;
 
@@ -30,4 +31,8 @@ pub const ALL: &[Suite] = &[
     media::SUITE,
     kill::RANDOM,
     kill::FAILPOINTS,
+    third_party::POSIX_EXT4,
+    third_party::POSIX_XFS,
+    third_party::WORK_EXT4,
+    third_party::WORK_XFS,
 ];

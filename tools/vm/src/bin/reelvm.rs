@@ -70,10 +70,9 @@ fn pair(text: &str) -> Result<(&str, &str), Error> {
 /// Programs that are for the host or for the initramfs only.
 const NOT_BROUGHT: &[&str] = &["reelvm", "reelvm-init"];
 
-/// Every program of the project that was built, by path.
-fn programs(setup: &Setup) -> Result<Vec<PathBuf>, Error> {
+/// The programs of a directory, by path.
+fn programs(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     use std::os::unix::fs::PermissionsExt;
-    let dir = &setup.programs;
     let entries = std::fs::read_dir(dir).map_err(|e| Error::new(format!("{}: {e}", dir.display())))?;
     let mut found: Vec<PathBuf> = entries
         .flatten()
@@ -91,13 +90,17 @@ fn programs(setup: &Setup) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-/// Brings the module (named by `REELVM_MODULE`, if it was built) and the programs along.
+/// Brings the module (named by `REELVM_MODULE`, if it was built), the project's programs, and those in `REELVM_OTHERS`
+/// along.
 fn with_project(mut machine: Machine, setup: &Setup) -> Result<Machine, Error> {
     if let Some(module) = std::env::var_os("REELVM_MODULE").filter(|m| !m.is_empty()) {
         machine = machine.file("reelfs.ko", Path::new(&module));
     }
-    for program in programs(setup)? {
-        machine = machine.program(&program);
+    let others = std::env::var_os("REELVM_OTHERS").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    for dir in [Some(&setup.programs), others.as_ref()].into_iter().flatten() {
+        for program in programs(dir)? {
+            machine = machine.program(&program);
+        }
     }
     Ok(machine)
 }

@@ -2,8 +2,9 @@
 //! `reelvm suites`: each suite of `reelfs-guest` in a machine of its own.
 //!
 //! The suites describe themselves: `reelfs-guest --list` prints a line for each with
-//! name, seconds, memory in MiB, disks (`NAME:MIB,...`) and boots (`end` or
-//! `cut:MIN-MAX`, in seconds, separated by commas), with tabs in between. A suite with
+//! name, seconds, memory in MiB, disks (`NAME:MIB,...`), boots (`end` or `cut:MIN-MAX`, in
+//! seconds, separated by commas) and `always` or `on-demand`, with tabs in between. Those on
+//! demand run when they are named, the others also when none is. A suite with
 //! several boots keeps its disks from one to the next, finds the number of the boot in
 //! `REELVM_BOOT`, and from the second on what it wrote to the port `ledger` in
 //! `/payload/ledger`.
@@ -32,6 +33,7 @@ struct Suite {
     memory: u32,
     disks: Vec<(String, u64)>,
     boots: Vec<Boot>,
+    on_demand: bool,
 }
 
 #[derive(Default)]
@@ -68,7 +70,7 @@ pub fn suites(mut arguments: Parser) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     if wanted.is_empty() {
-        wanted = known.iter().map(|suite| suite.name.clone()).collect();
+        wanted = known.iter().filter(|suite| !suite.on_demand).map(|suite| suite.name.clone()).collect();
     }
 
     let mut total = Counts::default();
@@ -129,7 +131,8 @@ fn parse_suite(line: &str) -> Option<Suite> {
             }
         });
     }
-    Some(Suite { name, timeout, memory, disks, boots })
+    let on_demand = fields.next()? == "on-demand";
+    Some(Suite { name, timeout, memory, disks, boots, on_demand })
 }
 
 /// Runs all boots of a suite; whether every one was a success.
