@@ -264,7 +264,8 @@ impl Machine {
         let file = |name: &str| work.join(name);
         let own = [(OUTPUT_PORT, file("output")), (KMSG_PORT, file("kmsg")), (REPORT_PORT, file("report"))];
         let own = own.map(|(name, path)| (name.to_owned(), path));
-        for (number, (name, path)) in own.iter().chain(&self.ports).enumerate() {
+        // The report's is the last: whoever has that one has them all.
+        for (number, (name, path)) in self.ports.iter().chain(&own).enumerate() {
             let path = path.display().to_string().replace(',', ",,");
             command.args([
                 "-chardev",

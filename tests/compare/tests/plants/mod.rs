@@ -333,7 +333,12 @@ pub const PLANTS: &[Plant] = &[
         class: "file attribute",
         path: b"dir/file",
         key: "flags",
-        spoil: |root| Ok(rustix::fs::ioctl_setflags(File::open(root.join("dir/file"))?, IFlags::NODUMP)?),
+        spoil: |root| {
+            let file = File::open(root.join("dir/file"))?;
+            // With what it has: ext4 would take it for an order to change how the blocks are kept.
+            let flags = rustix::fs::ioctl_getflags(&file)?;
+            Ok(rustix::fs::ioctl_setflags(&file, flags | IFlags::NODUMP)?)
+        },
     },
     Plant {
         class: "project id",

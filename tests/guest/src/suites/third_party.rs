@@ -42,7 +42,7 @@ const WORK: Suite = Suite {
     ..Suite::DEFAULT
 };
 
-const RESTORED: Test = Test::new("restored-equals-lower", |_| with(|rig| finish(rig))).limit(3600);
+const RESTORED: Test = Test::new("restored-equals-lower", |_| with(finish)).limit(3600);
 
 pub const POSIX_EXT4: Suite = Suite { name: "pjdfstest-ext4", set_up: |c| set_up(c, "ext4"), ..POSIX };
 pub const POSIX_XFS: Suite = Suite { name: "pjdfstest-xfs", set_up: |c| set_up(c, "xfs"), ..POSIX };

@@ -93,7 +93,9 @@ impl Report {
     fn send(&mut self, item: &Item) {
         let sent = self.port.as_mut().map(|port| item.write_to(port));
         if !matches!(sent, Some(Ok(()))) {
-            eprintln!("reelvm-init: {item:?}");
+            // Standard error is not the console: there was none yet when this program was started.
+            let console = OpenOptions::new().write(true).open("/dev/console");
+            let _ = console.and_then(|mut console| writeln!(console, "reelvm-init: {item:?}"));
         }
     }
 

@@ -6,13 +6,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use reelvm::protocol::{DISKS, MODULES_DISK, MODULE_LIST, PAYLOAD, PAYLOAD_DISK, PORTS, ROOT_DISK, SHARES_FILE};
+use reelvm::protocol::{
+    DISKS, MODULES_DISK, MODULE_LIST, PAYLOAD, PAYLOAD_DISK, PORTS, REPORT_PORT, ROOT_DISK, SHARES_FILE,
+};
 use rustix::mount::{mount, mount_move, MountFlags};
 
 /// `MODULE_INIT_COMPRESSED_FILE` (include/uapi/linux/module.h): the kernel decompresses.
 const COMPRESSED: i32 = 4;
 /// How long disks may take to appear.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Where the kernel lists the ports.
+const PORT_CLASS: &str = "/sys/class/virtio-ports";
 
 /// Makes the machine what its command expects.
 pub fn boot() -> Result<(), String> {
@@ -71,7 +75,8 @@ pub fn boot() -> Result<(), String> {
     ] {
         let _ = std::os::unix::fs::symlink(target, link);
     }
-    link_by_name("/sys/class/virtio-ports", "name", PORTS)?;
+    wait_for_ports()?;
+    link_by_name(PORT_CLASS, "name", PORTS)?;
     link_by_name("/sys/block", "serial", DISKS)?;
     mount_shares()
 }
@@ -110,6 +115,26 @@ fn wait_for_disk(serial: &str) -> Result<PathBuf, String> {
             _ => std::thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// Waits for the last port to have its name. They are made and named one after the other, by messages to and fro, which
+/// takes a while on a host that has other work.
+fn wait_for_ports() -> Result<(), String> {
+    let named = || {
+        let mut entries = std::fs::read_dir(PORT_CLASS).into_iter().flatten().flatten();
+        entries.any(|entry| {
+            std::fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == REPORT_PORT)
+                && Path::new("/dev").join(entry.file_name()).exists()
+        })
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !named() {
+        if Instant::now() > deadline {
+            return Err(format!("no port {REPORT_PORT}"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 fn attach(source: &Path, at: &str, kind: &str, flags: MountFlags, options: &str) -> Result<(), String> {
