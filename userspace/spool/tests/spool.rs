@@ -170,14 +170,17 @@ fn a_torn_batch_costs_nothing_that_was_acknowledged() {
 fn later_blocks_of_a_torn_batch_are_dropped_and_never_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let acknowledged = *append(&spool, &spool.recover().unwrap(), &[8000], 1, 0).last().unwrap();
-    let boundaries = append(&spool, &spool.recover().unwrap(), &[20_000, 20_000, 20_000], 3, 1);
+    // Each record ends where a block does: no block that is written with it covers what lies behind.
+    let payload = |blocks: usize| blocks * 4096 - record(0, 0, 0).len();
+    let acknowledged = *append(&spool, &spool.recover().unwrap(), &[payload(2)], 1, 0).last().unwrap();
+    assert_eq!((HEADER + acknowledged) % 4096, 0);
+    let boundaries = append(&spool, &spool.recover().unwrap(), &[payload(5); 3], 3, 1);
     patch(&spool, 0, HEADER + boundaries[0] / 4096 * 4096 + 4096, &[0; 4096]);
     let recovered = spool.recover().unwrap();
     assert_eq!(recovered.end, acknowledged);
     assert!(matches!(recovered.notes[..], [Note::TornTail { lsn, .. }] if lsn == acknowledged));
     // A record of the same length as the torn one must not make the old one behind it part of the log again.
-    let again = append(&spool, &recovered, &[20_000], 1, 9);
+    let again = append(&spool, &recovered, &[payload(5)], 1, 9);
     assert_eq!(again, boundaries[..2]);
     assert_eq!(spool.recover().unwrap().end, boundaries[1]);
 }
