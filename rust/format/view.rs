@@ -137,11 +137,8 @@ impl<'a> RecordView<'a> {
     /// Every rule of the format is checked. A type that is not known is an error unless the record says that it may
     /// be skipped. With `expected`, the LSN has to be that one.
     pub fn parse(bytes: &'a [u8], expected: Option<Lsn>) -> Result<Self, RecordError> {
-        let length = peek_length(bytes)?;
-        let bytes = bytes.get(..length).ok_or(RecordError::Truncated { needed: length })?;
-        let (header, _) =
-            RecordHeader::ref_from_prefix(bytes).map_err(|_| RecordError::Truncated { needed: HEADER_LEN })?;
-        let view = RecordView { header, bytes, kind: RecordType::from_raw(header.kind.get()) };
+        let view = Self::again(bytes)?;
+        let (header, length) = (view.header, view.bytes.len());
 
         let mut plain = *header;
         plain.head_crc = U32::ZERO;
@@ -175,6 +172,16 @@ impl<'a> RecordView<'a> {
             return Err(RecordError::Padding);
         }
         Ok(view)
+    }
+
+    /// The record that begins with `bytes`, which [`RecordView::parse`] has accepted before: its lengths are looked at
+    /// again, its checksums are not.
+    pub fn again(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        let length = peek_length(bytes)?;
+        let bytes = bytes.get(..length).ok_or(RecordError::Truncated { needed: length })?;
+        let (header, _) =
+            RecordHeader::ref_from_prefix(bytes).map_err(|_| RecordError::Truncated { needed: HEADER_LEN })?;
+        Ok(RecordView { header, bytes, kind: RecordType::from_raw(header.kind.get()) })
     }
 
     fn slice(&self, start: usize, length: usize) -> Result<&'a [u8], RecordError> {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::directory::{VolumeFile, SUFFIX};
 use crate::label::{self, LabelError, LabelState, NewLabel};
 use crate::medium::{Medium, MediumError};
+use crate::reader::VolumeReader;
 use crate::tape::Tape;
 use crate::writer::{inspect, Inspection, WriteError};
 
@@ -94,6 +95,9 @@ impl Library for DirectoryLibrary {
         }
         // One that was labelled by hand, or was made and not used because of a crash, comes first.
         for path in self.files()? {
+            if !looks_unused(&path, pool) {
+                continue;
+            }
             let Ok(mut medium) = VolumeFile::open_writable(&path, self.capacity) else {
                 continue;
             };
@@ -128,32 +132,46 @@ impl Library for DirectoryLibrary {
     }
 
     fn unfinished(&mut self, pool: &str, stream: &[u8; 16], volume: Option<Uuid>) -> Result<Supply, WriteError> {
-        let mut best: Option<(VolumeFile, Inspection)> = None;
+        // How each begins says which is the last: only that one is looked at in full.
+        let mut candidates = Vec::new();
         for path in self.files()? {
-            let mut reader = VolumeFile::open(&path)?;
-            let Ok(LabelState::Labelled(label)) = reader.read_label() else {
+            let mut file = VolumeFile::open(&path)?;
+            let Ok(LabelState::Labelled(label)) = file.read_label() else {
                 continue;
             };
             if !is_of_pool(&label, pool) || volume.is_some_and(|wanted| *wanted.as_bytes() != label.volume) {
                 continue;
             }
-            let mut medium = VolumeFile::open_writable(&path, self.capacity)?;
-            let found = match inspect(&mut medium) {
-                Ok(found) if found.stream == *stream && found.start.is_some() => found,
-                Ok(_) => continue,
-                Err(error) if volume.is_some() => return Err(error),
-                Err(_) => continue,
-            };
-            let sequence = |found: &Inspection| found.start.as_ref().map_or(0, |start| start.sequence.get());
-            if best.as_ref().is_none_or(|(_, other)| sequence(other) < sequence(&found)) {
-                best = Some((medium, found));
+            if volume.is_some() {
+                candidates.push((0, path));
+            } else if let Ok(reader) = VolumeReader::open(Box::new(file)) {
+                if let (Some(start), true) = (reader.start(), reader.stream() == *stream) {
+                    candidates.push((start.sequence.get(), path));
+                }
             }
         }
-        match best {
-            Some((medium, found)) => Ok(Supply::Volume(Box::new(medium), Box::new(found))),
-            None => Ok(Supply::Waiting(format!("no volume file of this stream in {}", self.path.display()))),
+        candidates.sort();
+        while let Some((_, path)) = candidates.pop() {
+            let mut medium = VolumeFile::open_writable(&path, self.capacity)?;
+            match inspect(&mut medium) {
+                Ok(found) if found.stream == *stream && found.start.is_some() => {
+                    return Ok(Supply::Volume(Box::new(medium), Box::new(found)));
+                }
+                Err(error) if volume.is_some() => return Err(error),
+                _ => {}
+            }
         }
+        Ok(Supply::Waiting(format!("no volume file of this stream in {}", self.path.display())))
     }
+}
+
+/// Whether a volume file may be one of the pool that was never used, judged by its label and its length alone: a
+/// directory may hold thousands that are full.
+fn looks_unused(path: &Path, pool: &str) -> bool {
+    let Ok(mut file) = VolumeFile::open(path) else { return false };
+    let Ok(LabelState::Labelled(label)) = file.read_label() else { return false };
+    let behind_label = file.position().ok();
+    is_of_pool(&label, pool) && file.seek_end_of_data().ok() == behind_label
 }
 
 /// Tape drives.

@@ -385,6 +385,30 @@ fn only_blank_volumes_of_the_pool_are_begun() {
     assert_eq!(fs::read(&path).unwrap(), b"a file of mine");
 }
 
+/// Bytes that this thread has read so far.
+fn bytes_read() -> u64 {
+    let counts = fs::read_to_string("/proc/thread-self/io").unwrap();
+    counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn finding_a_volume_does_not_read_those_that_are_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = make_log(12 << 20);
+    write_all(directory.path(), Some(1 << 20), &log.bytes, 70_000, 400_000);
+    let used = volume_files(directory.path()).unwrap().len() as u64;
+    assert!(used > 10);
+    let mut library = library(directory.path(), None);
+    let before = bytes_read();
+    blank(&mut library, used + 1);
+    assert!(bytes_read() - before < used * 2 * LABEL_LEN as u64 + 64 * 1024);
+    // The last one, by how each begins; it alone is read.
+    let before = bytes_read();
+    let Supply::Volume(_, found) = library.unfinished(POOL, &stream().uuid, None).unwrap() else { panic!() };
+    assert_eq!(found.start.unwrap().sequence.get(), used);
+    assert!(bytes_read() - before < used * (LABEL_LEN + 2 * BLOCK) as u64 + (2 << 20));
+}
+
 #[test]
 fn a_closed_volume_takes_no_more_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
