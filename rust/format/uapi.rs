@@ -138,6 +138,14 @@ pub struct ListEntry {
     pub source: [u8; 256],
 }
 
+impl ListEntry {
+    /// What was mounted, without the padding.
+    pub fn source_path(&self) -> &[u8] {
+        let end = self.source.iter().position(|&byte| byte == 0).unwrap_or(self.source.len());
+        self.source.get(..end).unwrap_or(&self.source)
+    }
+}
+
 /// `REELFS_IOC_LIST`: the ring with the smallest id that is at least `entry.ring`. Errors: `ENOENT` there is none.
 pub type List = ListEntry;
 

@@ -37,10 +37,6 @@ pub fn rings() -> Check<Vec<Ring>> {
 /// The newest ring of a mount with this lower directory.
 pub fn ring_of(lower: &Path) -> Check<Ring> {
     let source = lower.as_os_str().as_bytes();
-    let is_its = |ring: &Ring| {
-        let end = ring.0.source.iter().position(|&byte| byte == 0).unwrap_or(ring.0.source.len());
-        ring.0.source.get(..end) == Some(source)
-    };
-    let newest = rings()?.into_iter().filter(is_its).max_by_key(|ring| ring.0.ring);
+    let newest = rings()?.into_iter().filter(|ring| ring.0.source_path() == source).max_by_key(|ring| ring.0.ring);
     newest.ok_or_else(|| Failure::new(format!("no ring of {}", lower.display())))
 }

@@ -17,6 +17,7 @@ mod ledger;
 mod machine;
 mod pattern;
 mod rig;
+mod stress;
 mod suites;
 mod tape;
 mod worker;

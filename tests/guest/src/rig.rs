@@ -6,6 +6,7 @@ use crate::check::{ensure, Check, Failure};
 use crate::device::{ring_of, Ring};
 use crate::machine::{insmod, is_loaded, rmmod, run, wait_until, Mounted};
 use crate::Context;
+use reelfs_oracle::Oracle;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// Where the stage's filesystems are mounted.
 const STAGE: &str = "/run/stage";
+/// For how long the log has to stand still on a frozen lower before its position is believed.
+const STILL: Duration = Duration::from_millis(300);
 /// How long a daemon may take for what it has to do.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -319,10 +322,38 @@ impl Rig {
         Ok((done.status.code(), String::from_utf8_lossy(&said).trim().to_owned()))
     }
 
-    /// Restores and compares with the lower.
+    /// Restores and compares with the lower; then restores each moment that was noted ([`Rig::note`]), and compares.
     pub fn restored_equals_lower(&self) -> Check {
         self.restore()?;
-        none("restored tree and lower differ", &self.differences(&self.lower, &self.restored)?)
+        none("restored tree and lower differ", &self.differences(&self.lower, &self.restored)?)?;
+        self.moments_are_restored()
+    }
+
+    /// The oracle of this mount.
+    fn oracle(&self) -> Oracle {
+        Oracle {
+            lower: self.lower.clone(),
+            frozen: self.lower.clone(),
+            notes: Path::new(STAGE).join(format!("{}.notes", self.name)),
+            still: STILL * crate::harness::slowness(),
+        }
+    }
+
+    /// Notes what the tree is at this moment, whatever works on it; the LSN.
+    pub fn note(&self) -> Check<u64> {
+        Ok(self.oracle().note()?)
+    }
+
+    /// Restores each moment that was noted, and compares. All of the log has to be on the media.
+    pub fn moments_are_restored(&self) -> Check {
+        let work = self.restored.with_extension("moments");
+        fs::create_dir_all(&work)?;
+        for verdict in self.oracle().judge(&self.media, &work)? {
+            let lsn = verdict.lsn.unwrap_or_default();
+            none(&format!("restored tree and lower differ at LSN {lsn:#x}"), &verdict.faults)?;
+            println!("      LSN {lsn:#x}: identical, {} names", verdict.names);
+        }
+        Ok(fs::remove_dir_all(work)?)
     }
 
     /// What the comparer says about two trees; the mark on the lower root is not theirs.

@@ -9,6 +9,7 @@ mod media;
 pub mod ops;
 mod ring;
 mod smoke;
+mod stress;
 mod third_party;
 mod volumes;
 mod vtape;
@@ -29,6 +30,9 @@ pub const ALL: &[Suite] = &[
     durable::SUITE,
     ring::SUITE,
     media::SUITE,
+    stress::EXT4,
+    stress::XFS,
+    stress::BTRFS,
     kill::RANDOM,
     kill::FAILPOINTS,
     third_party::POSIX_EXT4,

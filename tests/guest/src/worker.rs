@@ -56,6 +56,11 @@ pub fn shuffle(path: &Path, number: u32, count: u32) -> Command {
     worker("shuffle", path, number, count)
 }
 
+/// Does everything that can be done to a tree, at random, below a directory that it shares with others of its kind.
+pub fn stress(path: &Path, seed: u32, count: u32) -> Command {
+    worker("stress", path, seed, count)
+}
+
 /// What the worker process does.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
     let mut word = || arguments.next().ok_or_else(|| Failure::new("an argument is missing"));
@@ -85,6 +90,10 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
                 // An error is one of the race, or the comparison will show what it did.
                 let _ = shuffle_once(path, number, step, &mut random);
             }
+            Ok(())
+        }
+        Some("stress") => {
+            crate::stress::work(path, number, count);
             Ok(())
         }
         _ => Err(Failure::new("no such worker")),
