@@ -113,6 +113,20 @@ fn damage_is_said(rig: &Rig, what: &str, says: &[&str]) -> Check {
     verify_says(rig, what, DAMAGED, says)
 }
 
+/// A trailer has nothing of the log, and the next volume shows that nothing is missing: the tree has to be whole then.
+/// The damage is said all the same, and is an error for verify.
+fn trailer_is_damaged(rig: &Rig, what: &str, says: &[&str]) -> Check {
+    forget_restored(rig)?;
+    let (status, said) = rig.restore_output(&[])?;
+    ensure!(status == Some(0), "{what}: reel restore ended with {status:?}:\n{said}");
+    for word in says {
+        ensure!(said.contains(word), "{what}: reel restore does not say {word:?}:\n{said}");
+    }
+    crate::rig::none("trees differ", &rig.differences(&rig.lower, &rig.restored)?)?;
+    forget_restored(rig)?;
+    verify_says(rig, what, DAMAGED, says)
+}
+
 fn restore_refuses(rig: &Rig, what: &str, says: &[&str]) -> Check {
     forget_restored(rig)?;
     let (status, said) = rig.restore_output(&[])?;
@@ -143,6 +157,7 @@ fn spanning(_: &Context) -> TestResult {
 fn flipped(context: &Context) -> TestResult {
     let rig = recorded("flipped")?;
     let volumes = volumes(&rig)?;
+    let last = volumes.last().ok_or("no volumes")?;
     let mut random = Random::new(1);
     let block = 256 << 10;
     for round in 0..if context.short { 6 } else { 20 } {
@@ -166,7 +181,12 @@ fn flipped(context: &Context) -> TestResult {
         // Without label or volume start, a file is not known to be that volume: it is missing, and both is said.
         let in_block = if number == 0 { String::new() } else { format!("block {number}") };
         let words = [name.as_str(), in_block.as_str()];
-        damage_is_said(&rig, &format!("byte {at} of {length} in {name}"), &words)?;
+        let what = format!("byte {at} of {length} in {name}");
+        if at >= length - block && volume != last {
+            trailer_is_damaged(&rig, &what, &words)?;
+        } else {
+            damage_is_said(&rig, &what, &words)?;
+        }
         file.write_all_at(&byte, at)?;
     }
     rig.restored_equals_lower()?;
