@@ -34,9 +34,9 @@ reel-static: ## build reel, statically linked, for rescue systems
 
 # --- Tests
 
-.PHONY: test check unit fuzz vm-test third-party test-debug mutants
-test: ## every test: check, unit, vm-test, third-party (the short form with CI=true)
-	@tools/test.sh check unit vm-test third-party
+.PHONY: test check unit fuzz vm-test stress third-party test-debug mutants
+test: ## every test: check, unit, vm-test (the short form with CI=true)
+	@tools/test.sh check unit vm-test
 
 check: ## formatting, lints, warnings, licence lines
 	@tools/check.sh
@@ -49,6 +49,9 @@ fuzz: ## many rounds of the fuzz targets over every parser, with a floor for wha
 
 vm-test: ## the suites on the stock kernel (SUITES= chooses)
 	@tools/reelvm suites $(SUITES)
+
+stress: ## everything at random, and every noted moment of it restored and compared
+	@tools/reelvm suites $(or $(SUITES),stress-ext4 stress-xfs stress-btrfs)
 
 third-party: ## suites and programs of others on a mount: pjdfstest, fsx, fio, git, SQLite, stress-ng
 	@tools/reelvm suites $(or $(SUITES),pjdfstest-ext4 pjdfstest-xfs programs-ext4 programs-xfs)

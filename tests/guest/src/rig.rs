@@ -44,6 +44,7 @@ impl Stage {
             run("mkfs.ext4", &[&features.map(AsRef::as_ref)[..], &[device.as_os_str()]].concat())
                 .map_err(Failure::of)?;
             mounts.push(Mounted::new(lower, &device, &at("lower"), "").map_err(Failure::of)?);
+            keep_holes(&device)?;
         } else {
             mounts.push(Mounted::fresh(lower, &context.disk("lower"), &at("lower")).map_err(Failure::of)?);
         }
@@ -74,6 +75,14 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Has ext4 never write zeros into a small hole instead of keeping account of it: when it does depends on what was written
+/// back when, and two trees with the same history then differ in where their holes are.
+fn keep_holes(device: &Path) -> Check {
+    let device = device.canonicalize()?;
+    let name = device.file_name().unwrap_or_default();
+    Ok(fs::write(Path::new("/sys/fs/ext4").join(name).join("extent_max_zeroout_kb"), "0")?)
 }
 
 /// A mount and what belongs to it.

@@ -17,6 +17,7 @@ const WORKERS: u32 = 4;
 const SUITE: Suite = Suite {
     timeout: 3600,
     memory: 1536,
+    on_demand: true,
     disks: &[("lower", 3072), ("spool", 1024), ("media", 4096)],
     ..Suite::DEFAULT
 };
