@@ -247,9 +247,11 @@ mod tests {
 
     #[test]
     fn descriptions_are_parsed() {
-        let suite = parse_suite("crash\t300\t1024\ta:64,b:8\tcut:3-9,end").unwrap();
+        let suite = parse_suite("crash\t300\t1024\ta:64,b:8\tcut:3-9,end\ton-demand").unwrap();
         assert_eq!(suite.disks, [("a".to_owned(), 64 << 20), ("b".to_owned(), 8 << 20)]);
         assert_eq!(suite.boots.len(), 2);
+        assert!(suite.on_demand);
+        assert!(!parse_suite("crash\t300\t1024\t\tend\talways").unwrap().on_demand);
         assert!(parse_suite("crash\t300").is_none());
     }
 }
