@@ -42,7 +42,7 @@ check: ## formatting, lints, warnings, licence lines
 	@tools/check.sh
 
 unit: ## the tests that need no kernel
-	@tools/cargo test --workspace
+	@tools/cargo test --workspace --no-fail-fast
 
 fuzz: ## many rounds of the fuzz targets over every parser, with a floor for what they reach
 	@tools/fuzz.sh
