@@ -58,7 +58,11 @@ impl Stage {
     pub fn again(context: &Context, lower: &str) -> Check<Self> {
         let at = |name: &str| Path::new(STAGE).join(name);
         insmod().map_err(Failure::of)?;
-        let mut mounts = vec![Mounted::new(lower, &context.disk("lower"), &at("lower"), "").map_err(Failure::of)?];
+        let device = context.disk("lower");
+        let mut mounts = vec![Mounted::new(lower, &device, &at("lower"), "").map_err(Failure::of)?];
+        if lower == "ext4" {
+            keep_holes(&device)?;
+        }
         for name in ["spool", "media"] {
             mounts.push(Mounted::new("ext4", &context.disk(name), &at(name), "").map_err(Failure::of)?);
         }
