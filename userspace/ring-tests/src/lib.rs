@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The arithmetic of the kernel's ring, where it can be tested.
+//! The kernel module's arithmetic, where it can be tested.
 //!
-//! The file behind [`book`] is the kernel module's own. The stock kernel has no KUnit, and a
-//! mistake here would overwrite records; so its tests run in user space.
+//! The files behind [`book`] and [`ranges`] are the module's own. The stock kernel has no KUnit, and a
+//! mistake here would overwrite records, or lose stores; so their tests run in user space.
 
 #[path = "../../../rust/ring/book.rs"]
 pub mod book;
+#[path = "../../../rust/fs/ranges.rs"]
+pub mod ranges;
 
 /// What the kernel module calls `crate::format`.
 mod format {
