@@ -13,14 +13,22 @@
 //! 3. directories and objects below.
 //!
 //! Room in the log is waited for before 2, and before 1 where the VFS lets us.
+//!
+//! Stores through shared mappings are not operations, and are recorded apart: see [`notes`] and [`mapped`], which have
+//! locks of their own below these.
 
 mod attr;
 mod dentry;
 mod dir;
 mod file;
 mod inode;
+mod mapped;
 mod mount;
+mod notes;
 mod options;
+// Public in itself, because it is compiled for its tests elsewhere.
+#[allow(unreachable_pub)]
+mod ranges;
 mod space;
 mod state;
 mod write;
@@ -93,8 +101,12 @@ impl FileSystem for ReelFs {
         mount::sync(sb, wait)
     }
 
+    fn background(sb: &SuperBlock<Self>) {
+        mapped::background(sb);
+    }
+
     fn unmounting(sb: &SuperBlock<Self>) {
-        sb.data().unmounting();
+        mapped::unmounting(sb);
     }
 
     fn unmounted(data: &mount::Mounted) {

@@ -20,8 +20,11 @@ mod file;
 mod inode;
 mod inode_ops;
 mod mount;
+mod reader;
+mod shared;
 mod superblock;
 pub(crate) mod wait;
+mod work;
 mod xattr;
 
 pub(crate) use claim::Claim;
@@ -32,6 +35,8 @@ pub(crate) use file::{File, FileOperations, Kiocb, LowerWriteProtection, Mapping
 pub(crate) use inode::{Attr, Inode, Kind, Locked, LowerInode};
 pub(crate) use inode_ops::{FileAttr, InodeOperations, LinkTarget, SetAttr, Target};
 pub(crate) use mount::{OwnedPath, PrivateMount};
+pub(crate) use reader::{Hold, LowerReader};
+pub(crate) use shared::Watch;
 pub(crate) use superblock::{InodeCache, Registration, SuperBlock};
 pub(crate) use xattr::{Acl, AclKind, AclXattr, SetMode, XattrOperations};
 
@@ -133,7 +138,11 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Makes everything durable if `wait`, or begins to.
     fn sync_fs(sb: &SuperBlock<Self>, wait: bool) -> Result;
 
-    /// Is told that unmounting begins: `sync_fs` may follow, nothing else.
+    /// Does what was put off ([`SuperBlock::run_background`]), in a task of the kernel's. Never runs twice at once.
+    fn background(sb: &SuperBlock<Self>);
+
+    /// Is told that unmounting begins: `sync_fs` may follow, nothing else. Stops background work, and lets go of all
+    /// inodes that it holds.
     fn unmounting(sb: &SuperBlock<Self>);
 
     /// Is told that the superblock is gone; what is below still is there.

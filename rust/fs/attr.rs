@@ -3,6 +3,7 @@
 //! Attributes: mode, owner, size, times, file attributes, access control lists.
 
 use super::{
+    notes::{capture, resized, Full, WHOLE},
     state::{attributes_with_flags, change, differs},
     ReelFs,
 };
@@ -21,6 +22,10 @@ pub(super) fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, mut req
     // May strip file capabilities, through our own xattr operation, which records that.
     request.check(name)?;
     let sb = inode.superblock();
+    if request.sets_size() {
+        // What is cut off was there until now.
+        capture(inode, WHOLE, Full::Wait)?;
+    }
     let room = sb.data().log().reserve::<AttrBody>(0, 0)?;
     let lower = inode.lower();
     let kind = if request.sets_size() { RecordType::Truncate } else { RecordType::Setattr };
@@ -31,6 +36,7 @@ pub(super) fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, mut req
     let result = request.apply(&access, name.lower());
     drop(access);
     inode.refresh();
+    resized(inode, before.size);
     let outcome = match result {
         Ok(()) => Outcome::Done,
         Err(e) if !differs(&before, &lower.attr()) => return Err(e),

@@ -2,7 +2,11 @@
 
 //! Open files and directories.
 
-use super::{space, write, ReelFs};
+use super::{
+    mapped,
+    notes::{capture_unlocked, WHOLE},
+    space, write, ReelFs,
+};
 use crate::vfs::{File, FileOperations, Kiocb, Mapping, Pipe, SyncKind};
 use core::ops::Range;
 use kernel::{
@@ -10,7 +14,8 @@ use kernel::{
     prelude::*,
 };
 
-/// Makes everything durable that concerns an open object: below and in the log, both at once.
+/// Makes everything durable that concerns an open object: below and in the log, both at once. Stores through mappings are
+/// to be captured before.
 ///
 /// Holds no lock. An error below is reported once for each open file, as it is there.
 pub(super) fn sync(file: &File<ReelFs>, range: Range<i64>, how: SyncKind) -> Result {
@@ -42,24 +47,26 @@ impl FileOperations for RegularFile {
         write::splice(pipe, file, pos, len)
     }
 
-    /// Stores through a mapping are not captured yet, so there are none: a shared mapping that
-    /// is writable is refused, and one that is not can never become so. The latter gets a file of
-    /// its own below that is not open for writing, or `remap_file_pages(2)` would map the
-    /// writable one anew.
+    /// A mapping through which stores may come is watched. One through which they may not, but which is shared, gets a
+    /// file of its own below that is not open for writing, or `remap_file_pages(2)` would map the writable one anew.
     fn mmap(file: &File<ReelFs>, mapping: &mut Mapping<'_>) -> Result {
         if !mapping.is_shared() {
             return mapping.map(file.lower());
         }
-        if mapping.is_writable() {
-            return Err(ENODEV);
+        if mapping.may_be_written() {
+            return mapped::map(file, mapping);
         }
-        mapping.forbid_stores();
         let lower = file.open_readonly()?;
         mapping.map(&lower)
     }
 
     fn fsync(file: &File<ReelFs>, range: Range<i64>, how: SyncKind) -> Result {
-        sync(file, range, how)
+        let bytes = match (u64::try_from(range.start), u64::try_from(range.end)) {
+            (Ok(start), Ok(last)) if range.end < i64::MAX => start..last.saturating_add(1),
+            _ => WHOLE,
+        };
+        let captured = capture_unlocked(file.inode(), bytes);
+        sync(file, range, how).and(captured)
     }
 
     fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -> Result {

@@ -3,6 +3,7 @@
 //! Mounting and unmounting, and what lasts as long as a mount.
 
 use super::{
+    mapped::{self, Mappings},
     options::{on_stall_name, Options},
     state::{attributes_with_flags, identity},
     xattr::Collector,
@@ -26,6 +27,7 @@ const ROOT_XATTRS_MAX: usize = 64 << 10;
 pub(crate) struct Mounted {
     options: Options,
     log: Arc<Log>,
+    mappings: Arc<Mappings>,
     _claim: Claim,
 }
 
@@ -33,6 +35,11 @@ impl Mounted {
     /// Returns the log.
     pub(super) fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// Returns the files that are mapped so that stores may come.
+    pub(super) fn mappings(&self) -> &Mappings {
+        &self.mappings
     }
 
     /// Prints the options as `/proc/mounts` shows them.
@@ -48,11 +55,6 @@ impl Mounted {
     /// A change below is not in the log, so nothing that follows may pretend to be complete.
     pub(super) fn lost(&self, what: &str) {
         self.log.fail_for_good(what);
-    }
-
-    /// Unmounting begins.
-    pub(super) fn unmounting(&self) {
-        self.log.closing();
     }
 
     /// The superblock is gone.
@@ -151,7 +153,8 @@ pub(super) fn mount(
     let log =
         Log::new(Config { size: options.ring(), onstall: options.on_stall(), source, superblock: id, lower: tree })
             .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
-    let mounted = Mounted { options, log, _claim: claim };
+    let mappings = Mappings::new(options.flush())?;
+    let mounted = Mounted { options, log, mappings, _claim: claim };
     Ok((lower, mounted))
 }
 
@@ -192,16 +195,17 @@ pub(super) fn reconfigure(ctx: &mut MountContext<'_, ReelFs>, sb: &SuperBlock<Re
     Ok(())
 }
 
-/// Makes everything durable, below and in the log.
+/// Makes everything durable, below and in the log, stores through mappings too.
 pub(super) fn sync(sb: &SuperBlock<ReelFs>, wait: bool) -> Result {
     let log = sb.data().log();
-    let end = log.committed();
     if !wait {
-        log.want(end);
+        log.want(log.committed());
         return Ok(());
     }
+    let captured = mapped::capture_all(sb);
+    let end = log.committed();
     log.want(end);
     let lower = sb.sync_lower();
     let durable = log.wait_durable(end);
-    lower.and(durable)
+    lower.and(durable).and(captured)
 }

@@ -3,6 +3,7 @@
 //! `fallocate(2)`: allocating, freeing and shifting ranges of a file.
 
 use super::{
+    notes::{capture, capture_unlocked, resized, shifted, Captured, Full, WHOLE},
     state::{change, differs},
     write::reread,
     ReelFs,
@@ -22,10 +23,16 @@ pub(super) fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -
     let log = sb.data().log();
     let mut inode;
     let room = loop {
+        // What is moved or thrown away was there until now.
+        capture_unlocked(file.inode(), WHOLE)?;
         log.wait_room::<FallocateBody>(0, 0)?;
         inode = file.inode().lock_killable()?;
         inode.refresh();
         file.remove_privs(&inode)?;
+        if capture(&inode, WHOLE, Full::Leave)? != Captured::All {
+            drop(inode);
+            continue;
+        }
         if let Some(room) = log.try_reserve::<FallocateBody>(0, 0)? {
             break room;
         }
@@ -34,6 +41,10 @@ pub(super) fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -
     let before = inode.lower().attr();
     let result = file.lower().fallocate(mode, offset, len);
     inode.refresh();
+    resized(&inode, before.size);
+    if mode & SHIFTS != 0 {
+        shifted(&inode, from);
+    }
     match result {
         Ok(()) => {
             let object = change(&inode);

@@ -5,24 +5,29 @@
 //! Read from the object below, with ours locked, after the change and before the record is
 //! committed.
 
-use super::ReelFs;
+use super::{notes::Notes, ReelFs};
 use crate::capture::{Change, Entry};
 use crate::format::record::{Attributes, Identity, Lsn};
 use crate::vfs::{Attr, Dentry, Inode, Kind, LowerDentry, LowerInode};
 use core::sync::atomic::{AtomicU64, Ordering};
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::{Arc, SetOnce},
+};
 
 /// What is kept with an object.
 pub(crate) struct InodeData {
     identity: Identity,
     /// Everything about the object, and about its names, is in the log below this.
     last: AtomicU64,
+    /// For files that were ever mapped so that stores may come.
+    notes: SetOnce<Arc<Notes>>,
 }
 
 impl InodeData {
     /// `tail` is the end of the log: an object that was not in memory may have changes up to it.
     pub(super) fn new(lower: &LowerInode, tail: Lsn) -> Result<Self> {
-        Ok(Self { identity: identity(lower)?, last: AtomicU64::new(tail) })
+        Ok(Self { identity: identity(lower)?, last: AtomicU64::new(tail), notes: SetOnce::new() })
     }
 
     /// Returns the name of the object in the log.
@@ -33,6 +38,19 @@ impl InodeData {
     /// Returns what has to be durable for the object to be.
     pub(super) fn last(&self) -> Lsn {
         self.last.load(Ordering::Acquire)
+    }
+
+    /// Returns what is noted of stores through mappings, for a file that was ever mapped so.
+    pub(super) fn notes(&self) -> Option<&Notes> {
+        self.notes.as_ref().map(|notes| &**notes)
+    }
+
+    /// The same, made if it is not there. Callers hold a lock against each other.
+    pub(super) fn notes_or(&self, make: impl FnOnce() -> Result<Arc<Notes>>) -> Result<&Notes> {
+        if self.notes.as_ref().is_none() {
+            self.notes.populate(make()?);
+        }
+        self.notes().ok_or(EBUSY)
     }
 
     /// A record about the object ends at `lsn`.

@@ -8,6 +8,7 @@
 
 use super::{
     file::sync,
+    notes::resized,
     state::{change, differs},
     ReelFs,
 };
@@ -89,6 +90,7 @@ fn write_locked(
         return Ok(Progress::Done);
     }
     file.remove_privs(&inode)?;
+    let before = inode.lower().size();
 
     let mut source = Source::new(from);
     let mut progress = Ok(Progress::Done);
@@ -142,6 +144,7 @@ fn write_locked(
         }
     }
     inode.refresh();
+    resized(&inode, before);
     progress
 }
 
@@ -213,6 +216,7 @@ pub(super) fn splice(pipe: &mut Pipe<'_>, file: &File<ReelFs>, pos: i64, len: us
         let inode = file.inode().lock_killable()?;
         inode.refresh();
         file.remove_privs(&inode)?;
+        let before = inode.lower().size();
         let held = file.lower().write_protection();
         let mut at = pos;
         let mut out_of_room = false;
@@ -229,6 +233,7 @@ pub(super) fn splice(pipe: &mut Pipe<'_>, file: &File<ReelFs>, pos: i64, len: us
         });
         drop(held);
         inode.refresh();
+        resized(&inode, before);
         match result {
             Err(_) if out_of_room => {}
             other => break other?,

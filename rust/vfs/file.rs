@@ -54,7 +54,7 @@ impl<T: FileSystem> File<T> {
         unsafe { &*ptr.cast() }
     }
 
-    fn as_ptr(&self) -> *mut bindings::file {
+    pub(super) fn as_ptr(&self) -> *mut bindings::file {
         self.inner.get()
     }
 
@@ -135,8 +135,15 @@ impl LowerFile {
         unsafe { &*ptr.cast() }
     }
 
-    fn as_ptr(&self) -> *mut bindings::file {
+    pub(super) fn as_ptr(&self) -> *mut bindings::file {
         self.inner.get()
+    }
+
+    /// Opens the inode below `file` once more, as it is open.
+    pub(super) fn open_again<T: FileSystem>(file: &File<T>) -> Result<ARef<Self>> {
+        // SAFETY: The file is open.
+        let flags = unsafe { bindings::rvfs_file_flags(file.lower().as_ptr()) };
+        Self::open(file.as_ptr(), file.inode(), flags & !NOT_BELOW)
     }
 
     fn open<T: FileSystem>(user: *mut bindings::file, inode: &Inode<T>, flags: u32) -> Result<ARef<Self>> {
@@ -397,6 +404,10 @@ pub(crate) struct Mapping<'a> {
 }
 
 impl Mapping<'_> {
+    pub(super) fn as_ptr(&self) -> *mut bindings::vm_area_struct {
+        self.vma
+    }
+
     fn has(&self, flag: bindings::vm_flags_t) -> bool {
         // SAFETY: The area is being set up and ours.
         unsafe { bindings::rvfs_vma_flags(self.vma) as bindings::vm_flags_t & flag != 0 }
@@ -407,15 +418,9 @@ impl Mapping<'_> {
         self.has(bindings::VM_SHARED)
     }
 
-    /// Returns whether stores are allowed from the beginning.
-    pub(crate) fn is_writable(&self) -> bool {
-        self.has(bindings::VM_WRITE)
-    }
-
-    /// Keeps `mprotect(2)` from allowing stores later.
-    pub(crate) fn forbid_stores(&mut self) {
-        // SAFETY: The area is being set up and ours.
-        unsafe { bindings::rvfs_vma_clear_maywrite(self.vma) };
+    /// Returns whether stores are allowed, or may be later (`mprotect(2)`).
+    pub(crate) fn may_be_written(&self) -> bool {
+        self.has(bindings::VM_MAYWRITE)
     }
 
     /// Maps the file below instead of ours.

@@ -14,11 +14,14 @@
 #include <linux/iversion.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/folio_batch.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
+#include <linux/rmap.h>
 #include <linux/seq_file.h>
 #include <linux/splice.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 #include <linux/xattr.h>
 
 #include "helpers.h"
@@ -115,6 +118,11 @@ void rvfs_inode_fill(struct inode *inode, struct inode *lower)
 	if (special_file(inode->i_mode))
 		init_special_inode(inode, inode->i_mode, inode->i_rdev);
 	rvfs_inode_copy_attr(inode, lower);
+}
+
+int rvfs_inode_references(const struct inode *inode)
+{
+	return icount_read_once(inode);
 }
 
 void rvfs_inode_evict(struct inode *inode)
@@ -430,9 +438,189 @@ unsigned long rvfs_vma_flags(const struct vm_area_struct *vma)
 	return vma->vm_flags;
 }
 
-void rvfs_vma_clear_maywrite(struct vm_area_struct *vma)
+/* Nonzero for areas whose pages are not all the page cache's. */
+int rvfs_area_is_ordinary(const struct vm_area_struct *area)
 {
-	vm_flags_clear(vma, VM_MAYWRITE);
+	return area->vm_ops && !(area->vm_flags & (VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB)) ? 0 : -ENODEV;
+}
+
+void rvfs_area_ops_without_userfaultfd(struct vm_operations_struct *ops)
+{
+#ifdef CONFIG_USERFAULTFD
+	ops->uffd_ops = NULL;
+#endif
+}
+
+struct vm_area_struct *rvfs_fault_area(const struct vm_fault *fault)
+{
+	return fault->vma;
+}
+
+/*
+ * After page_mkwrite returned @ret: where the folio is in the file. It is locked
+ * then, and stays so until it is writable. An empty range where it will not be.
+ */
+vm_fault_t rvfs_fault_folio(struct vm_fault *fault, vm_fault_t ret, u64 *start, u64 *end)
+{
+	struct folio *folio = page_folio(fault->page);
+
+	*start = *end = 0;
+	if (ret & (VM_FAULT_ERROR | VM_FAULT_NOPAGE | VM_FAULT_RETRY))
+		return ret;
+	if (!(ret & VM_FAULT_LOCKED)) {
+		folio_lock(folio);
+		if (!folio->mapping) {
+			folio_unlock(folio);
+			return VM_FAULT_NOPAGE;
+		}
+		ret |= VM_FAULT_LOCKED;
+	}
+	*start = folio_pos(folio);
+	*end = *start + folio_size(folio);
+	return ret;
+}
+
+void rvfs_start_pagefault(struct inode *inode)
+{
+	sb_start_pagefault(inode->i_sb);
+}
+
+void rvfs_end_pagefault(struct inode *inode)
+{
+	sb_end_pagefault(inode->i_sb);
+}
+
+/*
+ * Make every page table entry of the range clean and read-only. The folios stay
+ * dirty. @held is told which of them somebody may write to all the same: because
+ * they are pinned for that, or because there are references that the page cache,
+ * the page tables and the caller do not account for.
+ */
+void rvfs_write_protect(struct inode *inode, u64 start, u64 end, void *data,
+			void (*held)(void *data, u64 start, u64 end, bool pinned))
+{
+	struct address_space *mapping = inode->i_mapping;
+	pgoff_t index = start >> PAGE_SHIFT, last = (end - 1) >> PAGE_SHIFT;
+	struct folio_batch batch;
+	unsigned int i;
+
+	folio_batch_init(&batch);
+	while (filemap_get_folios(mapping, &index, last, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch); i++) {
+			struct folio *folio = batch.folios[i];
+			u64 pos;
+			bool pinned;
+
+			folio_lock(folio);
+			if (folio->mapping == mapping) {
+				/* As folio_clear_dirty_for_io() does, but for what comes after. */
+				if (folio_mkclean(folio))
+					folio_mark_dirty(folio);
+				/* Whoever takes the folio now finds no writable entry any more, and faults. */
+				smp_mb();
+				pos = folio_pos(folio);
+				pinned = folio_maybe_dma_pinned(folio);
+				if (pinned || folio_expected_ref_count(folio) + 1 < folio_ref_count(folio))
+					held(data, pos, pos + folio_size(folio), pinned);
+			}
+			folio_unlock(folio);
+		}
+		folio_batch_release(&batch);
+		cond_resched();
+	}
+}
+
+/* The end of the folio, or, without one, of the page that has bytes before @pos and behind; else @pos. */
+u64 rvfs_folio_end(struct inode *inode, u64 pos)
+{
+	struct folio *folio = filemap_get_folio(inode->i_mapping, pos >> PAGE_SHIFT);
+	u64 end;
+
+	if (IS_ERR(folio))
+		return round_up(pos, PAGE_SIZE);
+	end = folio_pos(folio) < pos ? folio_pos(folio) + folio_size(folio) : pos;
+	folio_put(folio);
+	return end;
+}
+
+/* Opens @inode for reading, as the kernel and not as whoever happens to ask. */
+struct file *rvfs_open_reader(struct vfsmount *mnt, struct inode *inode)
+{
+	struct path path = { .mnt = mnt };
+	struct file *file;
+
+	ihold(inode);
+	path.dentry = d_obtain_alias(inode);
+	if (IS_ERR(path.dentry))
+		return ERR_CAST(path.dentry);
+	file = dentry_open(&path, O_RDONLY | O_LARGEFILE | O_NOATIME, kernel_cred());
+	dput(path.dentry);
+	return file;
+}
+
+/* Narrows the range to its first part that is no hole. -ENXIO: there is none. */
+int rvfs_next_data(struct file *file, loff_t *start, loff_t *end)
+{
+	loff_t data, hole;
+
+	data = vfs_llseek(file, *start, SEEK_DATA);
+	if (data < 0)
+		return data;
+	if (data >= *end)
+		return -ENXIO;
+	hole = vfs_llseek(file, data, SEEK_HOLE);
+	if (hole < 0)
+		return hole;
+	*start = data;
+	*end = min(*end, hole);
+	return 0;
+}
+
+struct rvfs_work {
+	struct delayed_work work;
+	struct super_block *sb;
+	void (*run)(struct super_block *sb);
+};
+
+static void rvfs_work_run(struct work_struct *work)
+{
+	struct rvfs_work *w = container_of(to_delayed_work(work), struct rvfs_work, work);
+
+	w->run(w->sb);
+}
+
+struct rvfs_work *rvfs_work_new(struct super_block *sb, void (*run)(struct super_block *sb))
+{
+	struct rvfs_work *w = kzalloc(sizeof(*w), GFP_KERNEL);
+
+	if (w) {
+		INIT_DELAYED_WORK(&w->work, rvfs_work_run);
+		w->sb = sb;
+		w->run = run;
+	}
+	return w;
+}
+
+/* @sooner: what is to run later runs now instead. */
+void rvfs_work_queue(struct rvfs_work *w, unsigned long delay, bool sooner)
+{
+	/* Unbound: it may wait for room in the log for as long as nobody makes some. */
+	if (sooner)
+		mod_delayed_work(system_dfl_wq, &w->work, delay);
+	else
+		queue_delayed_work(system_dfl_wq, &w->work, delay);
+}
+
+void rvfs_work_stop(struct rvfs_work *w)
+{
+	flush_delayed_work(&w->work);
+	disable_delayed_work_sync(&w->work);
+}
+
+void rvfs_work_free(struct rvfs_work *w)
+{
+	disable_delayed_work_sync(&w->work);
+	kfree(w);
 }
 
 void rvfs_fc_error(struct fs_context *fc, const char *message)

@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/fileattr.h>
 #include <linux/fs_context.h>
+#include <linux/mm.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/pipe_fs_i.h>
@@ -45,6 +46,7 @@ bool rvfs_inode_is_casefolded(const struct inode *inode);
 bool rvfs_inode_has_xattr(const struct inode *inode);
 void rvfs_inode_fill(struct inode *inode, struct inode *lower);
 void rvfs_inode_evict(struct inode *inode);
+int rvfs_inode_references(const struct inode *inode);
 struct kmem_cache *rvfs_inode_cache_create(const char *name, unsigned int size, unsigned int align,
 					   void (*ctor)(void *));
 void *rvfs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
@@ -96,8 +98,27 @@ ssize_t rvfs_splice_read(struct file *file, struct file *lower, loff_t *ppos,
 			 struct pipe_inode_info *pipe, size_t len, unsigned int flags);
 struct dentry *rvfs_file_dentry(const struct file *file);
 const struct cred *rvfs_current_cred(void);
+
+/* mappings */
 unsigned long rvfs_vma_flags(const struct vm_area_struct *vma);
-void rvfs_vma_clear_maywrite(struct vm_area_struct *vma);
+int rvfs_area_is_ordinary(const struct vm_area_struct *area);
+void rvfs_area_ops_without_userfaultfd(struct vm_operations_struct *ops);
+struct vm_area_struct *rvfs_fault_area(const struct vm_fault *fault);
+vm_fault_t rvfs_fault_folio(struct vm_fault *fault, vm_fault_t ret, u64 *start, u64 *end);
+void rvfs_start_pagefault(struct inode *inode);
+void rvfs_end_pagefault(struct inode *inode);
+void rvfs_write_protect(struct inode *inode, u64 start, u64 end, void *data,
+			void (*held)(void *data, u64 start, u64 end, bool pinned));
+u64 rvfs_folio_end(struct inode *inode, u64 pos);
+struct file *rvfs_open_reader(struct vfsmount *mnt, struct inode *inode);
+int rvfs_next_data(struct file *file, loff_t *start, loff_t *end);
+
+/* work */
+struct rvfs_work;
+struct rvfs_work *rvfs_work_new(struct super_block *sb, void (*run)(struct super_block *sb));
+void rvfs_work_queue(struct rvfs_work *work, unsigned long delay, bool sooner);
+void rvfs_work_stop(struct rvfs_work *work);
+void rvfs_work_free(struct rvfs_work *work);
 
 /* mount */
 void rvfs_fc_error(struct fs_context *fc, const char *message);

@@ -280,6 +280,12 @@ impl<T: FileSystem> Inode<T> {
         unsafe { SuperBlock::from_raw((*self.as_ptr()).i_sb) }
     }
 
+    /// Returns how many references there are. Nobody gets a new one to an object without a name, but from an old one.
+    pub(crate) fn references(&self) -> i32 {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::rvfs_inode_references(self.as_ptr()) }
+    }
+
     /// Copies the attributes of the inode below, so that the VFS judges by them.
     pub(crate) fn refresh(&self) {
         // SAFETY: Both inodes are valid.

@@ -32,6 +32,10 @@ impl PrivateMount {
         unsafe { LowerSuperBlock::from_raw((*self.ptr.as_ptr()).mnt_sb) }
     }
 
+    pub(super) fn as_ptr(&self) -> *mut bindings::vfsmount {
+        self.ptr.as_ptr()
+    }
+
     /// Returns the root of the mount.
     pub(crate) fn root(&self) -> &LowerDentry {
         // SAFETY: A mount holds its root.

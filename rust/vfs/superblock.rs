@@ -13,6 +13,7 @@ use super::{
     inode::{self, Inode, InodeSlot, LowerInode},
     inode_ops,
     mount::{OwnedPath, PrivateMount},
+    work::Work,
     xattr, FileSystem, Foreign,
 };
 use core::{
@@ -26,6 +27,7 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     sync::{aref::ARef, Arc},
+    time::Jiffies,
     types::Opaque,
 };
 
@@ -53,6 +55,7 @@ pub(super) struct Info<T: FileSystem> {
     lower: Arc<PrivateMount>,
     /// Where in the errors of the filesystem below ours has read to.
     wb_err: UnsafeCell<u32>,
+    work: Work,
     data: T::SuperData,
 }
 
@@ -126,6 +129,21 @@ impl<T: FileSystem> SuperBlock<T> {
     /// Returns our mount of the filesystem below.
     pub(crate) fn lower(&self) -> &Arc<PrivateMount> {
         &self.info().lower
+    }
+
+    /// Has [`FileSystem::background`] run as soon as possible. Never sleeps.
+    pub(crate) fn run_background(&self) {
+        self.info().work.run();
+    }
+
+    /// Has [`FileSystem::background`] run after this time, unless it is to run anyway, sooner or later. Never sleeps.
+    pub(crate) fn run_background_in(&self, delay: Jiffies) {
+        self.info().work.run_in(delay);
+    }
+
+    /// Waits until [`FileSystem::background`] has ended, begins it now if it was asked for, and lets it run no more. Sleeps.
+    pub(crate) fn stop_background(&self) {
+        self.info().work.stop();
     }
 
     /// Writes everything of the filesystem below to its device and waits for that.
@@ -263,6 +281,11 @@ impl<T: FileSystem> Callbacks<T> {
         }
     }
 
+    unsafe extern "C" fn background(sb: *mut bindings::super_block) {
+        // SAFETY: The superblock is ours, and stays until this has ended (`kill_sb`).
+        T::background(unsafe { SuperBlock::from_raw(sb) });
+    }
+
     unsafe extern "C" fn show_options(m: *mut bindings::seq_file, root: *mut bindings::dentry) -> kernel::ffi::c_int {
         // SAFETY: The VFS passes the root of a superblock of ours, and a file to print to.
         unsafe {
@@ -278,7 +301,9 @@ impl<T: FileSystem> Callbacks<T> {
         unsafe {
             let info: *mut Info<T> = (*sb).s_fs_info.cast();
             if !(*sb).s_root.is_null() {
-                T::unmounting(SuperBlock::from_raw(sb));
+                let sb = SuperBlock::<T>::from_raw(sb);
+                T::unmounting(sb);
+                sb.stop_background();
             }
             bindings::kill_anon_super(sb);
             if let Some(info) = NonNull::new(info) {
@@ -333,10 +358,12 @@ impl<T: FileSystem> Callbacks<T> {
     ) -> Result<*mut bindings::dentry> {
         // The memory first: what `mount` makes is taken back by `kill_sb` alone.
         let info = KBox::<Info<T>>::new_uninit(GFP_KERNEL)?;
+        // SAFETY: The work goes with the information, which `kill_sb` frees before the superblock goes.
+        let work = unsafe { Work::new(sb, Self::background) }?;
         let (lower, data) = T::mount(ctx, path, SuperblockId::new(sb))?;
         // SAFETY: The superblock below is valid.
         let wb_err = unsafe { bindings::rvfs_sample_wb_err(lower.superblock().as_ptr()) };
-        let info = KBox::into_raw(KBox::write(info, Info { lower, wb_err: UnsafeCell::new(wb_err), data }));
+        let info = KBox::into_raw(KBox::write(info, Info { lower, wb_err: UnsafeCell::new(wb_err), work, data }));
         // SAFETY: The superblock is new, its `s_umount` held; nobody else uses it yet. From here
         // on `kill_sb` frees the information.
         let sb = unsafe {
