@@ -213,6 +213,11 @@ impl Rig {
         Ok(())
     }
 
+    /// Takes note that it was unmounted by other means.
+    pub fn was_unmounted(&mut self) {
+        self.mounted = false;
+    }
+
     /// Starts the daemon and waits until it is attached.
     pub fn start_daemon(&mut self) -> Check {
         if self.plain {

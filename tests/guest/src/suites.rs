@@ -6,6 +6,7 @@ pub mod device;
 mod durable;
 mod kill;
 mod media;
+mod mmap;
 pub mod ops;
 mod ring;
 mod smoke;
@@ -27,6 +28,11 @@ pub const ALL: &[Suite] = &[
     ops::XFS,
     ops::BTRFS,
     ops::TMPFS,
+    mmap::EXT4,
+    mmap::XFS,
+    mmap::BTRFS,
+    mmap::TMPFS,
+    mmap::LOG,
     durable::SUITE,
     ring::SUITE,
     media::SUITE,

@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod inode;
+pub mod memory;
 pub mod st;
 pub mod tcmu;
 pub mod trial;

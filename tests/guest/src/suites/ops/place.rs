@@ -22,7 +22,7 @@ macro_rules! cases {
         })),*]
     };
 }
-pub(super) use cases;
+pub(crate) use cases;
 
 /// Hands the mount to the cases, or takes it back.
 pub fn exchange(rig: Option<Rig>) -> Option<Rig> {
