@@ -395,7 +395,7 @@ bodies! {
         reserved: U32,
     }
     /// Body of [`RecordType::Rename`]; the header's object is the one at the old name. Payload: old name, new name,
-    /// each padded to [`RECORD_ALIGN`].
+    /// with [`RENAME_WHITEOUT`] a [`WhiteoutPart`] and its extended attributes, each padded to [`RECORD_ALIGN`].
     RenameBody [Rename] 432 {
         /// Directory of the old name.
         old_parent: Identity,
@@ -474,6 +474,21 @@ pub const MOUNT_UNCLEAN: u64 = 1 << 1;
 
 /// [`GapBody::reason`]: the operator discarded a ring that had not been drained.
 pub const GAP_DISCARDED: u32 = 1;
+
+/// [`RenameBody::flags`]: a whiteout, a character device with number 0:0, is now at the old name (`linux/fs.h`).
+pub const RENAME_WHITEOUT: u32 = 1 << 2;
+
+/// What a rename with [`RENAME_WHITEOUT`] made at the old name, in a payload; its extended attributes follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct WhiteoutPart {
+    /// The whiteout.
+    pub attr: Attributes,
+    /// Length in bytes of the extended attributes.
+    pub xattrs_len: U32,
+    /// Number of extended attributes it was born with.
+    pub xattrs: U32,
+}
 
 /// One extended attribute in a payload: this structure, the name, the value, padding to [`RECORD_ALIGN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -580,4 +595,6 @@ const _: () = {
     assert!(offset_of!(RecordHeader, object) == 64);
     assert!(size_of::<RecordTrailer>() == 8);
     assert!(size_of::<XattrEntry>() == 8);
+    assert!(size_of::<WhiteoutPart>() == 80);
+    assert!(offset_of!(WhiteoutPart, xattrs_len) == 72);
 };

@@ -261,6 +261,10 @@ impl<'a> RecordView<'a> {
                     body,
                     old_name: parts.take(body.old_name_len.get())?,
                     new_name: parts.take(body.new_name_len.get())?,
+                    whiteout: match body.flags.get() & RENAME_WHITEOUT {
+                        0 => None,
+                        _ => Some(parts.whiteout()?),
+                    },
                 }
             }
             Some(RecordType::ObjectGone) => Event::ObjectGone,
@@ -337,6 +341,7 @@ pub enum Event<'a> {
         body: &'a RenameBody,
         old_name: &'a [u8],
         new_name: &'a [u8],
+        whiteout: Option<Whiteout<'a>>,
     },
     ObjectGone,
     Reidentified {
@@ -369,6 +374,15 @@ pub enum Event<'a> {
     },
     /// A record of a type that is not known and may be skipped.
     Skipped,
+}
+
+/// What a rename left at the old name.
+#[derive(Clone, Copy, Debug)]
+pub struct Whiteout<'a> {
+    /// Its attributes.
+    pub attr: &'a Attributes,
+    /// The extended attributes that it was born with.
+    pub xattrs: Xattrs<'a>,
 }
 
 /// The extended attributes in a payload, checked to be whole.
@@ -432,6 +446,12 @@ impl<'a> Parts<'a> {
             return Err(RecordError::Parts);
         }
         Ok(both.split_at(name_len))
+    }
+
+    fn whiteout(&mut self) -> Result<Whiteout<'a>, RecordError> {
+        let (part, rest) = WhiteoutPart::ref_from_prefix(self.rest).map_err(|_| RecordError::Parts)?;
+        self.rest = rest;
+        Ok(Whiteout { attr: &part.attr, xattrs: self.xattrs(part.xattrs_len.get(), part.xattrs.get())? })
     }
 
     fn xattrs(&mut self, length: u32, count: u32) -> Result<Xattrs<'a>, RecordError> {

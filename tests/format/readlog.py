@@ -142,6 +142,11 @@ def one_name(fields, body, payload):
 def rename(fields, body, payload):
     fields["old_name"] = payload.part(u32(body, 420)).hex()
     fields["new_name"] = payload.part(u32(body, 424)).hex()
+    fields["whiteout_attr"] = fields["whiteout_xattrs"] = None
+    if u32(body, 416) & 4:
+        whiteout = payload.part(80)
+        fields["whiteout_attr"] = attributes(whiteout, 0)
+        fields["whiteout_xattrs"] = payload.xattrs(u32(whiteout, 72), u32(whiteout, 76))
 
 
 def write(fields, body, payload):

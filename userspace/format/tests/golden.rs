@@ -85,11 +85,13 @@ fn listing(log: &[u8]) -> String {
                 "parent": id(&body.parent), "attr": attr(&body.attr), "parent_attr": attr(&body.parent_attr),
                 "name": hex(name),
             }),
-            Event::Rename { body, old_name, new_name } => json!({
+            Event::Rename { body, old_name, new_name, whiteout } => json!({
                 "old_parent": id(&body.old_parent), "new_parent": id(&body.new_parent), "other": id(&body.other),
                 "whiteout": id(&body.whiteout), "attr": attr(&body.attr), "other_attr": attr(&body.other_attr),
                 "old_parent_attr": attr(&body.old_parent_attr), "new_parent_attr": attr(&body.new_parent_attr),
                 "rename_flags": body.flags.get(), "old_name": hex(old_name), "new_name": hex(new_name),
+                "whiteout_attr": whiteout.map(|whiteout| attr(whiteout.attr)),
+                "whiteout_xattrs": whiteout.map(|whiteout| xattrs(whiteout.xattrs)),
             }),
             Event::Reidentified { body } => json!({ "old": id(&body.old) }),
             Event::Write { body, data } => json!({

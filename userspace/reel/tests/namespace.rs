@@ -9,7 +9,7 @@ use reel::replay::Problem;
 use reelfs_format::build::{LogBuilder, Payload};
 use reelfs_format::record::*;
 use reelfs_format::view::RecordView;
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 fn id(number: u8) -> Identity {
     Identity::new(1, &[number]).unwrap()
@@ -180,10 +180,46 @@ fn renaming_says_what_is_replaced() {
     assert_eq!(ground.rename(2, (1, "a"), (1, "c"), 3, 0), Err(Problem::NoName(b"c".to_vec())));
     assert_eq!(ground.rename(2, (1, "a"), (1, "c"), 0, 2), Err(Problem::NoName(b"c".to_vec())));
     assert_eq!(ground.rename(2, (1, "a"), (1, ".."), 0, 0), Err(Problem::Name(b"..".to_vec())));
-    assert!(matches!(ground.rename(2, (1, "a"), (1, "c"), 0, 4), Err(Problem::Unsupported(_))));
     ground.rename(2, (1, "a"), (1, "b"), 3, 2).unwrap();
     let file = ground.tree.find(&id(3)).unwrap();
     assert_eq!(ground.tree.path(file), b"/a");
+}
+
+#[test]
+fn renaming_may_leave_a_whiteout() {
+    let mut ground = Ground::new();
+    ground.create(2, 1, "a", FILE).unwrap();
+    ground.create(3, 1, "b", FILE).unwrap();
+    let whiteout = |object: u8, mode: u32, nlink: u32| {
+        let list: &[(&[u8], &[u8])] = &[(b"security.label", b"inherited")];
+        let (_, xattrs_len, xattrs) = Payload::new().xattrs(list.iter().copied());
+        let part = WhiteoutPart { attr: attr(mode, nlink, 0), xattrs_len: xattrs_len.into(), xattrs: xattrs.into() };
+        let (payload, ..) = Payload::of(b"a").part(b"b").part(part.as_bytes()).xattrs(list.iter().copied());
+        let mut body = RenameBody::new_zeroed();
+        (body.old_parent, body.new_parent, body.other) = (id(1), id(1), id(3));
+        (body.old_parent_attr, body.new_parent_attr) = (attr(DIR, 2, 0), attr(DIR, 2, 0));
+        (body.attr, body.other_attr) = (attr(FILE, 1, 0), attr(FILE, 0, 0));
+        (body.flags, body.old_name_len, body.new_name_len) = (RENAME_WHITEOUT.into(), 1.into(), 1.into());
+        if object != 0 {
+            body.whiteout = id(object);
+        }
+        (body, payload)
+    };
+    let mut apply = |object, mode, nlink| {
+        let (body, payload) = whiteout(object, mode, nlink);
+        let mut copy = Ground { log: ground.log.clone(), tree: ground.tree.clone() };
+        copy.apply(RecordType::Rename, id(2), &body, &payload).map(|()| copy)
+    };
+    const DEVICE: u32 = 0o020_000;
+    assert!(matches!(apply(0, DEVICE, 1), Err(Problem::Unknown(_))));
+    assert!(matches!(apply(1, DEVICE, 1), Err(Problem::Exists)));
+    assert!(matches!(apply(4, 0, 1), Err(Problem::Mode(0))));
+    assert!(matches!(apply(4, DEVICE, 2), Err(Problem::Links { recorded: 2, known: 1 })));
+    let tree = apply(4, DEVICE, 1).map_err(|problem| problem.to_string()).unwrap().tree;
+    let left = tree.find(&id(4)).unwrap();
+    assert_eq!(tree.path(left), b"/a");
+    assert_eq!(tree.object(left).unwrap().xattrs.len(), 1);
+    assert_eq!(tree.path(tree.find(&id(2)).unwrap()), b"/b");
 }
 
 #[test]

@@ -136,6 +136,29 @@ pub fn log() -> LogBuilder {
         reserved: U32::ZERO,
     };
     log.push(RecordType::Rename, 0, file, &body, &Payload::of(b"second name").part(b"x")).unwrap();
+    let body = RenameBody {
+        old_parent: dir,
+        new_parent: root,
+        other: Identity::NONE,
+        whiteout: identity(8),
+        attr: attributes(0o106_755, 2, 5000, 13),
+        other_attr: Attributes::ZERO,
+        old_parent_attr: d(13),
+        new_parent_attr: d(13),
+        flags: U32::new(RENAME_WHITEOUT),
+        old_name_len: len(b"x"),
+        new_name_len: len(b"away"),
+        reserved: U32::ZERO,
+    };
+    let list: &[(&[u8], &[u8])] = &[(b"security.label", b"inherited")];
+    let (_, xattrs_len, xattrs) = Payload::new().xattrs(list.iter().copied());
+    let part = WhiteoutPart {
+        attr: attributes(0o020_000, 1, 0, 13),
+        xattrs_len: U32::new(xattrs_len),
+        xattrs: U32::new(xattrs),
+    };
+    let (payload, ..) = Payload::of(b"x").part(b"away").part(part.as_bytes()).xattrs(list.iter().copied());
+    log.push(RecordType::Rename, 0, file, &body, &payload).unwrap();
     let body = UnlinkBody {
         parent: root,
         attr: attributes(0o020_600, 0, 0, 14),

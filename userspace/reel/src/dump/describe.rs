@@ -21,7 +21,9 @@ pub fn concerns(record: &RecordView<'_>, wanted: &str) -> bool {
         Ok(Event::Create { body, .. }) => is(&body.parent),
         Ok(Event::Link { body, .. }) => is(&body.parent),
         Ok(Event::Unlink { body, .. }) => is(&body.parent),
-        Ok(Event::Rename { body, .. }) => is(&body.old_parent) || is(&body.new_parent) || is(&body.other),
+        Ok(Event::Rename { body, .. }) => {
+            is(&body.old_parent) || is(&body.new_parent) || is(&body.other) || is(&body.whiteout)
+        }
         Ok(Event::Reidentified { body }) => is(&body.old),
         _ => false,
     }
@@ -91,7 +93,7 @@ pub fn record(record: &RecordView<'_>, data: bool) -> Result<Fields, RecordError
             fields.push(("attr", attributes(&body.attr)));
             fields.push(("parent_attr", attributes(&body.parent_attr)));
         }
-        Event::Rename { body, old_name, new_name } => {
+        Event::Rename { body, old_name, new_name, whiteout } => {
             fields.push(("old_parent", identity(&body.old_parent)));
             fields.push(("old_name", text_of(old_name)));
             fields.push(("new_parent", identity(&body.new_parent)));
@@ -102,8 +104,9 @@ pub fn record(record: &RecordView<'_>, data: bool) -> Result<Fields, RecordError
                 fields.push(("other", identity(&body.other)));
                 fields.push(("other_attr", attributes(&body.other_attr)));
             }
-            if !body.whiteout.is_none() {
+            if let Some(whiteout) = whiteout {
                 fields.push(("whiteout", identity(&body.whiteout)));
+                fields.push(("whiteout_attr", attributes(whiteout.attr)));
             }
             fields.push(("old_parent_attr", attributes(&body.old_parent_attr)));
             fields.push(("new_parent_attr", attributes(&body.new_parent_attr)));

@@ -29,6 +29,19 @@ pub enum Kind {
     Node,
 }
 
+impl Kind {
+    /// What an object with these attributes is when it has just been made. `target` is that of a symbolic link.
+    fn of(attr: &Attributes, target: &[u8]) -> Result<Self, Problem> {
+        match file_type(attr) {
+            S_IFREG => Ok(Kind::File),
+            S_IFDIR => Ok(Kind::Directory(BTreeMap::new())),
+            S_IFLNK => Ok(Kind::Symlink(target.into())),
+            S_IFCHR | S_IFBLK | S_IFIFO | S_IFSOCK => Ok(Kind::Node),
+            _ => Err(Problem::Mode(attr.mode.get())),
+        }
+    }
+}
+
 /// One object.
 #[derive(Clone, Debug)]
 pub struct Object {
@@ -127,9 +140,8 @@ pub struct Namespace {
     records: u64,
 }
 
-/// `RENAME_NOREPLACE` and so on, of `renameat2(2)`.
+/// Of `renameat2(2)`.
 const RENAME_EXCHANGE: u32 = 1 << 1;
-const RENAME_WHITEOUT: u32 = 1 << 2;
 
 impl Namespace {
     /// A tree of which nothing is known.
@@ -272,13 +284,7 @@ impl Namespace {
                 Ok(Change::None)
             }
             Event::Create { body, name, target, xattrs } => {
-                let kind = match file_type(&body.attr) {
-                    S_IFREG => Kind::File,
-                    S_IFDIR => Kind::Directory(BTreeMap::new()),
-                    S_IFLNK => Kind::Symlink(target.into()),
-                    S_IFCHR | S_IFBLK | S_IFIFO | S_IFSOCK => Kind::Node,
-                    _ => return Err(Problem::Mode(body.attr.mode.get())),
-                };
+                let kind = Kind::of(&body.attr, target)?;
                 if body.parent.is_none() {
                     let _ = self.add(object, body.attr, kind, owned(xattrs), header.epoch.get())?;
                     return Ok(Change::None);
@@ -315,11 +321,8 @@ impl Namespace {
                 self.check_links(lsn, id)?;
                 Ok(Change::None)
             }
-            Event::Rename { body, old_name, new_name } => {
+            Event::Rename { body, old_name, new_name, whiteout } => {
                 let flags = body.flags.get();
-                if flags & RENAME_WHITEOUT != 0 || !body.whiteout.is_none() {
-                    return Err(Problem::Unsupported("a whiteout"));
-                }
                 let id = self.known(&object)?;
                 let old_parent = self.holding(&body.old_parent, old_name, id)?;
                 let new_parent = self.directory(&body.new_parent)?;
@@ -361,6 +364,14 @@ impl Namespace {
                         self.remove(old_parent, old_name, id)?;
                         self.enter(new_parent, new_name, id)?;
                     }
+                }
+                if let Some(whiteout) = whiteout {
+                    let kind = Kind::of(whiteout.attr, &[])?;
+                    let epoch = header.epoch.get();
+                    let left = self.add(body.whiteout, *whiteout.attr, kind, owned(whiteout.xattrs), epoch)?;
+                    self.vacant(&body.old_parent, old_name)?;
+                    self.enter(old_parent, old_name, left)?;
+                    self.check_links(lsn, left)?;
                 }
                 self.set_attr(lsn, old_parent, &body.old_parent_attr)?;
                 self.set_attr(lsn, new_parent, &body.new_parent_attr)?;
