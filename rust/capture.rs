@@ -18,5 +18,5 @@ pub(crate) use crate::ring::{Config, Log, Lower, Onstall, Room, Root, RING_DEFAU
 pub(crate) use payload::XattrBuffer;
 pub(crate) use records::{
     attributes, create, create_max, fallocate, link, name_max, object_gone, remove_xattr, rename, rename_max,
-    set_xattr, unlink, write, xattr_max, Change, Entry, Outcome, Renamed,
+    set_xattr, unlink, write, xattr_max, Born, Change, Entry, Outcome, Renamed,
 };

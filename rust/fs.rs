@@ -18,6 +18,7 @@
 //! locks of their own below these.
 
 mod attr;
+mod contents;
 mod dentry;
 mod dir;
 mod file;
@@ -29,6 +30,7 @@ mod options;
 // Public in itself, because it is compiled for its tests elsewhere.
 #[allow(unreachable_pub)]
 mod ranges;
+mod remap;
 mod space;
 mod state;
 mod write;

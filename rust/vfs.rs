@@ -21,8 +21,10 @@ mod inode;
 mod inode_ops;
 mod mount;
 mod reader;
+mod remap;
 mod shared;
 mod superblock;
+mod tmpfile;
 pub(crate) mod wait;
 mod work;
 mod xattr;
@@ -31,13 +33,15 @@ pub(crate) use claim::Claim;
 pub(crate) use context::MountContext;
 pub(crate) use dentry::{Dentry, DentryOperations, LowerDentry, NewDentry, Walk};
 pub(crate) use dirop::{Creating, Removing, RenameMode, Renaming};
-pub(crate) use file::{File, FileOperations, Kiocb, LowerWriteProtection, Mapping, Pipe, Source, Sync as SyncKind};
+pub(crate) use file::{File, FileOperations, Kiocb, LowerFile, Mapping, Pipe, Source, Sync as SyncKind, WriteMode};
 pub(crate) use inode::{Attr, Inode, Kind, Locked, LowerInode};
 pub(crate) use inode_ops::{FileAttr, InodeOperations, LinkTarget, SetAttr, Target};
 pub(crate) use mount::{OwnedPath, PrivateMount};
 pub(crate) use reader::{Hold, LowerReader};
+pub(crate) use remap::{Extent, Remap};
 pub(crate) use shared::Watch;
 pub(crate) use superblock::{InodeCache, Registration, SuperBlock};
+pub(crate) use tmpfile::Unnamed;
 pub(crate) use xattr::{Acl, AclKind, AclXattr, SetMode, XattrOperations};
 
 use kernel::{prelude::*, seq_file::SeqFile, sync::Arc};
@@ -52,6 +56,11 @@ pub(crate) fn eopnotsupp() -> Error {
 /// The attribute is not there.
 pub(crate) fn enodata() -> Error {
     Error::from_errno(-(bindings::ENODATA as i32))
+}
+
+/// What was to be the same is not.
+pub(crate) fn ebade() -> Error {
+    Error::from_errno(-(bindings::EBADE as i32))
 }
 
 /// The directory has contents.

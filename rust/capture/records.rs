@@ -5,10 +5,12 @@
 //! All of them take the state that *resulted*: attributes are to be read from the tree below after the operation, under
 //! its locks. Each returns the LSN behind its record.
 
+use zerocopy::IntoBytes;
+
 use super::payload::{Parts, XattrBuffer};
 use crate::format::record::{
     pad, AttrBody, Attributes, CreateBody, EmptyBody, FallocateBody, Identity, LinkBody, Lsn, RecordType, RenameBody,
-    UnlinkBody, WriteBody, XattrBody, RECORD_DIRECTORY, RECORD_PARTIAL,
+    UnlinkBody, WhiteoutPart, WriteBody, XattrBody, RECORD_DIRECTORY, RECORD_PARTIAL,
 };
 use crate::ring::Room;
 
@@ -64,6 +66,14 @@ impl Change {
     }
 }
 
+/// An object that came to be, with what it was born with.
+pub(crate) struct Born {
+    /// The object.
+    pub(crate) object: Change,
+    /// Its extended attributes.
+    pub(crate) xattrs: XattrBuffer,
+}
+
 /// Lengths of what came in through the VFS, which knows no longer ones.
 fn len(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
@@ -80,13 +90,8 @@ pub(crate) fn create_max(name: &[u8], target: &[u8], xattrs_max: usize) -> usize
 
 /// An object came to be. `target` is empty for what is no symbolic link; a parent of [`Identity::NONE`] and an empty
 /// name stand for an object without a name (`O_TMPFILE`).
-pub(crate) fn create(
-    mut room: Room<'_, CreateBody>,
-    new: &Change,
-    at: &Entry<'_>,
-    target: &[u8],
-    xattrs: &XattrBuffer,
-) -> Lsn {
+pub(crate) fn create(mut room: Room<'_, CreateBody>, born: &Born, at: &Entry<'_>, target: &[u8]) -> Lsn {
+    let (new, xattrs) = (&born.object, &born.xattrs);
     let body = CreateBody {
         parent: at.parent,
         attr: new.attr,
@@ -139,15 +144,17 @@ pub(crate) struct Renamed<'a> {
     pub(crate) to: Entry<'a>,
     /// What was exchanged with it, or replaced by it, or [`Change::NONE`].
     pub(crate) other: Change,
-    /// The whiteout that it left behind, or [`Identity::NONE`].
-    pub(crate) whiteout: Identity,
+    /// The whiteout that it left behind.
+    pub(crate) whiteout: Option<Born>,
     /// `RENAME_*`.
     pub(crate) flags: u32,
 }
 
-/// The payload that [`rename`] needs, in bytes.
-pub(crate) fn rename_max(from: &[u8], to: &[u8]) -> usize {
-    padded(from.len()).saturating_add(padded(to.len()))
+/// The payload that [`rename`] needs, in bytes, with up to that many bytes of attributes that a whiteout inherits, if
+/// there is to be one.
+pub(crate) fn rename_max(from: &[u8], to: &[u8], whiteout: Option<usize>) -> usize {
+    let whiteout = whiteout.map_or(0, |xattrs_max| size_of::<WhiteoutPart>().saturating_add(padded(xattrs_max)));
+    padded(from.len()).saturating_add(padded(to.len())).saturating_add(whiteout)
 }
 
 /// A name changed, or two were exchanged.
@@ -157,7 +164,7 @@ pub(crate) fn rename(mut room: Room<'_, RenameBody>, moved: &Change, renamed: &R
         old_parent: from.parent,
         new_parent: to.parent,
         other: renamed.other.object,
-        whiteout: renamed.whiteout,
+        whiteout: renamed.whiteout.as_ref().map_or(Identity::NONE, |whiteout| whiteout.object.object),
         attr: moved.attr,
         other_attr: renamed.other.attr,
         old_parent_attr: from.parent_attr,
@@ -167,7 +174,13 @@ pub(crate) fn rename(mut room: Room<'_, RenameBody>, moved: &Change, renamed: &R
         new_name_len: len(to.name).into(),
         reserved: 0.into(),
     };
-    let length = Parts::new(room.payload()).padded(from.name).padded(to.name).length();
+    let mut parts = Parts::new(room.payload()).padded(from.name).padded(to.name);
+    if let Some(Born { object, xattrs }) = &renamed.whiteout {
+        let part =
+            WhiteoutPart { attr: object.attr, xattrs_len: len(xattrs.bytes()).into(), xattrs: xattrs.count().into() };
+        parts = parts.padded(part.as_bytes()).padded(xattrs.bytes());
+    }
+    let length = parts.length();
     room.commit(RecordType::Rename, 0, moved.object, &body, length)
 }
 
@@ -195,15 +208,8 @@ pub(crate) fn attributes(
     room.commit(kind, outcome.flags(), object.object, &body, 0)
 }
 
-/// `fallocate(2)` was done, or, with [`Outcome::Partial`], as much of it as the range says.
-pub(crate) fn fallocate(
-    room: Room<'_, FallocateBody>,
-    file: &Change,
-    mode: u32,
-    offset: u64,
-    length: u64,
-    outcome: Outcome,
-) -> Lsn {
+/// `fallocate(2)` was done, or something with the same effect on the contents.
+pub(crate) fn fallocate(room: Room<'_, FallocateBody>, file: &Change, mode: u32, offset: u64, length: u64) -> Lsn {
     let body = FallocateBody {
         mode: mode.into(),
         reserved: 0.into(),
@@ -211,7 +217,7 @@ pub(crate) fn fallocate(
         length: length.into(),
         attr: file.attr,
     };
-    room.commit(RecordType::Fallocate, outcome.flags(), file.object, &body, 0)
+    room.commit(RecordType::Fallocate, 0, file.object, &body, 0)
 }
 
 /// The payload that [`set_xattr`] needs, in bytes; with an empty value, the one that [`remove_xattr`] does.

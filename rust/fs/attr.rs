@@ -15,7 +15,7 @@ use kernel::prelude::*;
 /// `FS_CASEFOLD_FL`: names would be compared otherwise than the log compares them.
 const CASEFOLD: u32 = 0x4000_0000;
 /// `FS_DAX_FL`: stores would pass everybody by.
-const DAX: u32 = 0x0200_0000;
+pub(super) const DAX: u32 = 0x0200_0000;
 
 /// Changes attributes.
 pub(super) fn setattr(name: &Dentry<ReelFs>, inode: &Locked<'_, ReelFs>, mut request: SetAttr<'_>) -> Result {

@@ -4,15 +4,16 @@
 
 use super::{
     attr,
+    mount::Mounted,
     state::{attributes_with_flags, change, entry, identity},
     xattr::{self, Collector},
     ReelFs,
 };
-use crate::capture::{self, Change, Renamed, XattrBuffer};
-use crate::format::record::{CreateBody, Identity, LinkBody, RenameBody, UnlinkBody};
+use crate::capture::{self, Born, Change, Entry, Renamed, XattrBuffer};
+use crate::format::record::{Attributes, CreateBody, Identity, LinkBody, RenameBody, UnlinkBody};
 use crate::vfs::{
     Acl, AclKind, AclXattr, Creating, Dentry, FileAttr, Inode, InodeOperations, Locked, LowerDentry, NewDentry,
-    Removing, RenameMode, Renaming, SetAttr,
+    Removing, RenameMode, Renaming, SetAttr, Unnamed,
 };
 use kernel::{prelude::*, sync::aref::ARef};
 
@@ -69,6 +70,31 @@ impl InodeOperations for Directory {
         })
     }
 
+    /// Makes a file without a name. The directory is locked meanwhile, so that what a file inherits in it stays what
+    /// room was taken for.
+    fn tmpfile(dir: &Inode<ReelFs>, file: Unnamed<'_, ReelFs>, mode: u16) -> Result {
+        let sb = dir.superblock();
+        let log = sb.data().log();
+        let (room, collector, _dir) = loop {
+            let dir = dir.lock_killable()?;
+            let xattrs_max = inherited_max(&dir)?;
+            let need = capture::create_max(&[], &[], xattrs_max);
+            let collector = Collector::new(xattrs_max)?;
+            if let Some(room) = log.try_reserve::<CreateBody>(need, 0)? {
+                break (room, collector, dir);
+            }
+            drop(dir);
+            log.wait_room::<CreateBody>(need, 0)?;
+        };
+        let access = sb.lower().want_write()?;
+        let new = file.make(&access, mode)?;
+        drop(access);
+        let born = born(sb.data(), new.dentry(), collector)?;
+        let nowhere = Entry { parent: Identity::NONE, parent_attr: Attributes::ZERO, name: &[] };
+        capture::create(room, &born, &nowhere, &[]);
+        new.open()
+    }
+
     fn link(old: &Dentry<ReelFs>, dir: &Locked<'_, ReelFs>, name: &Dentry<ReelFs>) -> Result {
         let inode = old.inode().ok_or(ENOENT)?;
         let sb = dir.superblock();
@@ -105,16 +131,25 @@ impl InodeOperations for Directory {
         let inode = old.inode().ok_or(ENOENT)?;
         let other = new.inode();
         let sb = old_dir.superblock();
-        let room = sb.data().log().reserve::<RenameBody>(capture::rename_max(old.name(), new.name()), 0)?;
+        let inherited = if mode.leaves_whiteout() { Some(inherited_max(old_dir)?) } else { None };
+        let collector = Collector::new(inherited.unwrap_or(0))?;
+        let need = capture::rename_max(old.name(), new.name(), inherited);
+        let room = sb.data().log().reserve::<RenameBody>(need, 0)?;
         let access = sb.lower().want_write()?;
         let mut moving =
             Renaming::start(&access, old.parent().lower(), new.parent().lower(), old.lower(), new.lower(), mode)?;
         moving.rename()?;
+        let whiteout = if mode.leaves_whiteout() {
+            let left = moving.left_behind(old.name()).inspect_err(|_| sb.data().lost(NOT_FOUND))?;
+            Some(born(sb.data(), &left, collector)?)
+        } else {
+            None
+        };
         let renamed = Renamed {
             from: entry(old_dir, old),
             to: entry(new_dir, new),
             other: other.map_or(Change::NONE, change),
-            whiteout: Identity::NONE,
+            whiteout,
             flags,
         };
         let lsn = capture::rename(room, &change(inode), &renamed);
@@ -162,23 +197,8 @@ fn make(
     let (result, new) = apply(new);
     result?;
     let new = new.ok_or(EIO)?;
-    let Some(lower) = new.dentry().inode() else {
-        // The filesystem below keeps from us what it has made: none of those supported does.
-        sb.data().lost("an object below cannot be found after it was made");
-        name.forget();
-        return Err(EIO);
-    };
-
-    let id = identity(lower).unwrap_or_else(|_| {
-        sb.data().lost("an object below has no file handle");
-        Identity::NONE
-    });
-    let xattrs = collector.collect(new.dentry()).or_else(|_| {
-        sb.data().lost("an object was made with more extended attributes than expected");
-        XattrBuffer::new(0)
-    })?;
-    let object = Change { object: id, attr: attributes_with_flags(&lower.attr(), new.dentry()) };
-    let lsn = capture::create(room, &object, &entry(dir, name), target, &xattrs);
+    let born = born(sb.data(), new.dentry(), collector).inspect_err(|_| name.forget())?;
+    let lsn = capture::create(room, &born, &entry(dir, name), target);
     dir.data().recorded(lsn);
     dir.refresh();
 
@@ -188,7 +208,7 @@ fn make(
         name.forget();
         return Ok(());
     }
-    match sb.stack(lower) {
+    match new.dentry().inode().ok_or(EIO).and_then(|lower| sb.stack(lower)) {
         Ok(inode) => {
             name.instantiate(inode);
             Ok(())
@@ -198,6 +218,26 @@ fn make(
             Err(e)
         }
     }
+}
+
+/// What is said of a filesystem below that keeps from us what it has made: none of those supported does.
+const NOT_FOUND: &str = "an object below cannot be found after it was made";
+
+/// Reads what is to be recorded of an object that has just been made below.
+fn born(mount: &Mounted, new: &LowerDentry, collector: Collector) -> Result<Born> {
+    let Some(lower) = new.inode() else {
+        mount.lost(NOT_FOUND);
+        return Err(EIO);
+    };
+    let object = identity(lower).unwrap_or_else(|_| {
+        mount.lost("an object below has no file handle");
+        Identity::NONE
+    });
+    let xattrs = collector.collect(new).or_else(|_| {
+        mount.lost("an object was made with more extended attributes than expected");
+        XattrBuffer::new(0)
+    })?;
+    Ok(Born { object: Change { object, attr: attributes_with_flags(&lower.attr(), new) }, xattrs })
 }
 
 /// How many bytes of extended attributes an object made in this directory may get.

@@ -5,9 +5,9 @@
 use super::{
     mapped,
     notes::{capture_unlocked, WHOLE},
-    space, write, ReelFs,
+    remap, space, write, ReelFs,
 };
-use crate::vfs::{File, FileOperations, Kiocb, Mapping, Pipe, SyncKind};
+use crate::vfs::{File, FileOperations, Kiocb, Mapping, Pipe, Remap, SyncKind};
 use core::ops::Range;
 use kernel::{
     iov::{IovIterDest, IovIterSource},
@@ -71,6 +71,10 @@ impl FileOperations for RegularFile {
 
     fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -> Result {
         space::fallocate(file, mode, offset, len)
+    }
+
+    fn remap(request: &Remap<'_, ReelFs>) -> Result<i64> {
+        remap::remap(request)
     }
 
     fn fadvise(file: &File<ReelFs>, offset: i64, len: i64, advice: i32) -> Result {

@@ -3,6 +3,7 @@
 //! Mounting and unmounting, and what lasts as long as a mount.
 
 use super::{
+    attr::DAX,
     mapped::{self, Mappings},
     options::{on_stall_name, Options},
     state::{attributes_with_flags, identity},
@@ -137,6 +138,9 @@ pub(super) fn mount(
     if root.is_casefolded() {
         return Err(ctx.refuse(EINVAL, fmt!("the directory ignores case")));
     }
+    if uses_dax(path)? {
+        return Err(ctx.refuse(EINVAL, fmt!("files there would use DAX, past which nothing can be recorded")));
+    }
     let claim = Claim::new(path.dentry())
         .map_err(|e| ctx.refuse(e, fmt!("the directory, or part of it, is mounted already")))?;
     let lower = path.clone_mount().map_err(|e| ctx.refuse(e, fmt!("the directory's mount cannot be cloned")))?;
@@ -156,6 +160,18 @@ pub(super) fn mount(
     let mappings = Mappings::new(options.flush())?;
     let mounted = Mounted { options, log, mappings, _claim: claim };
     Ok((lower, mounted))
+}
+
+/// Whether new files in a directory would be mapped straight from the device: because the filesystem does that with all
+/// of them, or because the directory says so to what is made in it.
+fn uses_dax(path: &OwnedPath) -> Result<bool> {
+    const ALWAYS: [&CStr; 2] = [c"dax", c"dax=always"];
+    for option in ALWAYS {
+        if path.superblock().shows_option(option)? {
+            return Ok(true);
+        }
+    }
+    Ok(path.dentry().file_attributes().is_some_and(|(flags, _)| flags & DAX != 0))
 }
 
 /// Refuses a tree whose contents no log has. (Putting the state of a populated tree into the log

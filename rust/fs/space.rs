@@ -3,18 +3,21 @@
 //! `fallocate(2)`: allocating, freeing and shifting ranges of a file.
 
 use super::{
+    contents::salvage,
     notes::{capture, capture_unlocked, resized, shifted, Captured, Full, WHOLE},
-    state::{change, differs},
-    write::reread,
+    state::change,
     ReelFs,
 };
-use crate::capture::{self, Outcome};
-use crate::format::record::{AttrBody, FallocateBody, RecordType};
-use crate::vfs::{File, Locked};
+use crate::capture;
+use crate::format::record::FallocateBody;
+use crate::vfs::File;
+use core::ops::Range;
 use kernel::prelude::*;
 
 /// `FALLOC_FL_COLLAPSE_RANGE` and `FALLOC_FL_INSERT_RANGE`: everything behind the range moves.
 const SHIFTS: i32 = 0x08 | 0x20;
+/// `FALLOC_FL_PUNCH_HOLE`, `FALLOC_FL_ZERO_RANGE` and `FALLOC_FL_WRITE_ZEROES`: what is in the range goes.
+const CONTENTS: i32 = 0x02 | 0x10 | 0x80;
 
 /// Does it, and records it.
 pub(super) fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -> Result {
@@ -47,33 +50,21 @@ pub(super) fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -
     }
     match result {
         Ok(()) => {
-            let object = change(&inode);
-            let mode = mode as u32;
-            let lsn = capture::fallocate(room, &object, mode, from, range, Outcome::Done);
+            let lsn = capture::fallocate(room, &change(&inode), mode as u32, from, range);
             inode.data().recorded(lsn);
         }
-        Err(_) if differs(&before, &inode.lower().attr()) => {
+        Err(e) => {
             drop(room);
-            salvage(file, &inode, mode, offset, len);
+            salvage(file, &inode, e, &before, changed(mode, offset, len));
         }
-        Err(_) => {}
     }
     result
 }
 
-/// It failed midway: what it was to be is not what was done. The contents are recorded as they
-/// are now, as far as they may have changed, and the size with them.
-fn salvage(file: &File<ReelFs>, inode: &Locked<'_, ReelFs>, mode: i32, offset: i64, len: i64) {
-    let data = inode.superblock().data();
-    let recorded = || -> Result {
-        let room = data.log().reserve::<AttrBody>(0, 0)?;
-        let object = change(inode);
-        let kind = RecordType::Truncate;
-        inode.data().recorded(capture::attributes(room, kind, &object, 0, Outcome::Partial));
-        let end = if mode & SHIFTS != 0 { i64::MAX } else { offset.saturating_add(len) };
-        reread(file, inode, offset, end)
-    };
-    if recorded().is_err() {
-        data.lost("a file's contents could not be recorded after fallocate failed midway");
+/// Which contents may be others after it was begun.
+fn changed(mode: i32, offset: i64, len: i64) -> Option<Range<i64>> {
+    if mode & SHIFTS != 0 {
+        return Some(offset..i64::MAX);
     }
+    (mode & CONTENTS != 0).then(|| offset..offset.saturating_add(len))
 }

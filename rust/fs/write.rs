@@ -7,6 +7,7 @@
 //! in is brought into memory before room is taken, never while it is held.
 
 use super::{
+    contents::salvage,
     file::sync,
     notes::resized,
     state::{change, differs},
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::capture::{self, Log, Outcome, Room};
 use crate::format::record::WriteBody;
-use crate::vfs::{File, Kiocb, Locked, LowerWriteProtection, Pipe, Source};
+use crate::vfs::{File, Kiocb, Locked, Pipe, Source, WriteMode};
 use kernel::{iov::IovIterSource, prelude::*};
 
 /// Alignment, in bytes, of memory and of lengths that any supported filesystem takes for direct
@@ -26,7 +27,8 @@ const DIRECT_ALIGN: usize = 4096;
 /// Large writes become several records; they are not interleaved with other writes unless the
 /// log runs out of room in between.
 pub(super) fn write(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
-    if kiocb.is_nowait() {
+    if kiocb.is_nowait() && kiocb.wants_sync().is_some() {
+        // It would wait for the disks, here and below.
         return Err(EAGAIN);
     }
     let file = kiocb.file();
@@ -38,6 +40,10 @@ pub(super) fn write(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>)
         match result {
             Ok(Progress::OutOfRoom) => {}
             _ => break,
+        }
+        if kiocb.is_nowait() {
+            result = Err(EAGAIN);
+            break;
         }
         // Nothing is held here. There was no room a moment ago, or this would not be asked for.
         if let Err(e) = log.wait_room::<WriteBody>(from.len().min(log.write_max()), alignment(kiocb)) {
@@ -82,14 +88,14 @@ fn write_locked(
     total: &mut usize,
 ) -> Result<Progress> {
     let file = kiocb.file();
-    let direct = kiocb.is_direct();
+    let how = WriteMode { direct: kiocb.is_direct(), nowait: kiocb.is_nowait(), held: None };
     let align = alignment(kiocb);
-    let inode = file.inode().lock_killable()?;
+    let inode = if how.nowait { file.inode().try_lock().ok_or(EAGAIN)? } else { file.inode().lock_killable()? };
     inode.refresh_if_resized();
     if kiocb.write_checks(&inode, from)? == 0 {
         return Ok(Progress::Done);
     }
-    file.remove_privs(&inode)?;
+    kiocb.remove_privs(&inode)?;
     let before = inode.lower().size();
 
     let mut source = Source::new(from);
@@ -116,7 +122,7 @@ fn write_locked(
             }
         };
         let mut copied = source.copy(room.payload().get_mut(..len).unwrap_or(&mut []));
-        if direct && copied < len {
+        if how.direct && copied < len {
             let odd = copied % DIRECT_ALIGN;
             source.revert(odd);
             copied -= odd;
@@ -127,7 +133,7 @@ fn write_locked(
             continue;
         }
         let pos = kiocb.pos();
-        match store(file, &inode, room, copied, pos, direct, None) {
+        match store(file, &inode, room, copied, pos, &how) {
             Ok(written) => {
                 kiocb.set_pos(pos.saturating_add(written as i64));
                 *total += written;
@@ -155,53 +161,27 @@ fn store(
     mut room: Room<'_, WriteBody>,
     len: usize,
     pos: i64,
-    direct: bool,
-    held: Option<&LowerWriteProtection<'_>>,
+    how: &WriteMode<'_>,
 ) -> Result<usize> {
     let payload = room.payload().get_mut(..len).ok_or(EIO)?;
-    let result = file.lower().write_at(payload, pos, direct, held);
+    let result = file.lower().write_at(payload, pos, how);
+    // Ours has the attributes from before: every operation leaves it with those of the object below.
+    let before = inode.attr();
     let (written, outcome) = match result {
         Ok(written) => (written, Outcome::Done),
-        // Direct I/O that is not aligned is refused before anything is done.
-        // Ours has the attributes from before: every operation leaves it with those of the object below.
-        Err(e) if !differs(&inode.attr(), &inode.lower().attr()) && (!direct || e == EINVAL) => return Err(e),
-        // The times have changed at least.
+        Err(e) if how.direct => {
+            // A part may have reached the device.
+            drop(room);
+            salvage(file, inode, e, &before, Some(pos..pos.saturating_add(len as i64)));
+            return Err(e);
+        }
+        // Through the page cache nothing was stored, or it would be a short write; but the times may have changed.
+        Err(e) if !differs(&before, &inode.lower().attr()) => return Err(e),
         Err(_) => (0, Outcome::Partial),
     };
-    let offset = u64::try_from(pos)?;
-    let lsn = capture::write(room, &change(inode), offset, written, outcome);
+    let lsn = capture::write(room, &change(inode), u64::try_from(pos)?, written, outcome);
     inode.data().recorded(lsn);
-    if result.is_err() && direct {
-        // A part may have reached the device.
-        let end = pos.saturating_add(len as i64);
-        if reread(file, inode, pos, end).is_err() {
-            let data = inode.superblock().data();
-            data.lost("a file's contents could not be recorded after a write failed midway");
-        }
-    }
     result
-}
-
-/// Records what the file below holds from `pos` to `end`, or to its own end. Sleeps; the file is
-/// locked.
-pub(super) fn reread(file: &File<ReelFs>, inode: &Locked<'_, ReelFs>, mut pos: i64, end: i64) -> Result {
-    let log = inode.superblock().data().log();
-    let lower = file.open_readonly()?;
-    let end = end.min(inode.lower().size());
-    while pos < end {
-        let left = usize::try_from(end - pos)?;
-        let len = left.min(log.write_max());
-        let mut room = log.reserve::<WriteBody>(len, 0)?;
-        let n = lower.read_at(room.payload().get_mut(..len).ok_or(EIO)?, pos)?;
-        if n == 0 {
-            return Err(EIO);
-        }
-        let offset = u64::try_from(pos)?;
-        let lsn = capture::write(room, &change(inode), offset, n, Outcome::Partial);
-        inode.data().recorded(lsn);
-        pos = pos.saturating_add(n as i64);
-    }
-    Ok(())
 }
 
 /// Writes what comes out of a pipe.
@@ -218,6 +198,7 @@ pub(super) fn splice(pipe: &mut Pipe<'_>, file: &File<ReelFs>, pos: i64, len: us
         file.remove_privs(&inode)?;
         let before = inode.lower().size();
         let held = file.lower().write_protection();
+        let how = WriteMode { held: Some(&held), ..WriteMode::default() };
         let mut at = pos;
         let mut out_of_room = false;
         let result = pipe.drain(len, pos, &mut |piece| {
@@ -227,7 +208,7 @@ pub(super) fn splice(pipe: &mut Pipe<'_>, file: &File<ReelFs>, pos: i64, len: us
                 return Err(EAGAIN);
             };
             room.payload().get_mut(..piece.len()).ok_or(EIO)?.copy_from_slice(piece);
-            let n = store(file, &inode, room, piece.len(), at, false, Some(&held))?;
+            let n = store(file, &inode, room, piece.len(), at, &how)?;
             at = at.saturating_add(n as i64);
             Ok(n)
         });

@@ -10,9 +10,14 @@ use crate::vfs::{
 };
 use kernel::prelude::*;
 
-/// The attribute on the root below by which a tree and its log know each other.
+/// Where xfs keeps access control lists. They are shown, set and recorded by the names that all filesystems have for
+/// them; under two names at once, one would outlive the other in the log.
+const HIDDEN_LISTS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
+
+/// Neither the attribute on the root below by which a tree and its log know each other is shown, nor what stands for
+/// something else.
 fn is_hidden(name: &[u8]) -> bool {
-    name == MARK_XATTR.as_bytes()
+    name == MARK_XATTR.as_bytes() || HIDDEN_LISTS.contains(&name)
 }
 
 /// The xattr operations.

@@ -16,6 +16,7 @@ use core::{marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, to_result},
     prelude::*,
+    sync::aref::ARef,
     types::NotThreadSafe,
 };
 
@@ -150,17 +151,23 @@ pub(crate) enum RenameMode {
     NoReplace,
     /// Both change names.
     Exchange,
+    /// What has the new name is replaced, and a whiteout gets the old one.
+    Whiteout,
+    /// Nothing may have the new name, and a whiteout gets the old one.
+    WhiteoutNoReplace,
 }
 
 impl RenameMode {
     /// Reads `RENAME_*` flags; [`EINVAL`] for what is not offered.
     pub(crate) fn from_flags(flags: u32) -> Result<Self> {
-        match flags {
-            0 => Ok(Self::Replace),
-            bindings::RENAME_NOREPLACE => Ok(Self::NoReplace),
-            bindings::RENAME_EXCHANGE => Ok(Self::Exchange),
-            _ => Err(EINVAL),
-        }
+        const ALL: [RenameMode; 5] = [
+            RenameMode::Replace,
+            RenameMode::NoReplace,
+            RenameMode::Exchange,
+            RenameMode::Whiteout,
+            RenameMode::WhiteoutNoReplace,
+        ];
+        ALL.into_iter().find(|mode| mode.flags() == flags).ok_or(EINVAL)
     }
 
     fn flags(self) -> u32 {
@@ -168,7 +175,14 @@ impl RenameMode {
             Self::Replace => 0,
             Self::NoReplace => bindings::RENAME_NOREPLACE,
             Self::Exchange => bindings::RENAME_EXCHANGE,
+            Self::Whiteout => bindings::RENAME_WHITEOUT,
+            Self::WhiteoutNoReplace => bindings::RENAME_WHITEOUT | bindings::RENAME_NOREPLACE,
         }
+    }
+
+    /// Returns whether something new gets the old name.
+    pub(crate) fn leaves_whiteout(self) -> bool {
+        matches!(self, Self::Whiteout | Self::WhiteoutNoReplace)
     }
 }
 
@@ -213,6 +227,19 @@ impl<'a> Renaming<'a> {
     pub(crate) fn rename(&mut self) -> Result {
         // SAFETY: By the type's invariants.
         to_result(unsafe { bindings::vfs_rename(&mut self.rd) })
+    }
+
+    /// Looks up what got the old name, `name`. Sleeps.
+    pub(crate) fn left_behind(&self, name: &[u8]) -> Result<ARef<LowerDentry>> {
+        let len = name.len().try_into()?;
+        // SAFETY: The name is valid during the call; by the type's invariants the directory is locked.
+        let ptr = unsafe {
+            let mut qstr = bindings::rvfs_qstr(name.as_ptr(), len);
+            bindings::lookup_noperm(&mut qstr, self.rd.old_parent)
+        };
+        let ptr = NonNull::new(from_err_ptr(ptr)?).ok_or(ENOENT)?;
+        // SAFETY: The lookup returned a reference of ours.
+        Ok(unsafe { ARef::from_raw(ptr.cast()) })
     }
 }
 

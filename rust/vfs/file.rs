@@ -6,8 +6,9 @@
 
 use super::{
     bindings,
-    dentry::Dentry,
+    dentry::{Dentry, LowerDentry},
     inode::{Inode, Locked},
+    remap::Remap,
     FileSystem,
 };
 use core::{marker::PhantomData, ops::Range, ptr::NonNull};
@@ -49,7 +50,7 @@ impl<T: FileSystem> File<T> {
     /// # Safety
     ///
     /// `ptr` is a file that satisfies the invariants and stays for `'a`.
-    unsafe fn from_raw<'a>(ptr: *const bindings::file) -> &'a Self {
+    pub(super) unsafe fn from_raw<'a>(ptr: *const bindings::file) -> &'a Self {
         // SAFETY: `File` is transparent; the rest is the caller's promise.
         unsafe { &*ptr.cast() }
     }
@@ -146,6 +147,12 @@ impl LowerFile {
         Self::open(file.as_ptr(), file.inode(), flags & !NOT_BELOW)
     }
 
+    /// Returns the name by which it was opened.
+    pub(crate) fn dentry(&self) -> &LowerDentry {
+        // SAFETY: An open file holds its path.
+        unsafe { LowerDentry::from_raw(bindings::rvfs_file_dentry(self.as_ptr())) }
+    }
+
     fn open<T: FileSystem>(user: *mut bindings::file, inode: &Inode<T>, flags: u32) -> Result<ARef<Self>> {
         // SAFETY: The file is being opened or open, so its path is there; the caller's
         // credentials are valid during the call, and the file takes its own reference to them.
@@ -164,19 +171,18 @@ impl LowerFile {
     }
 
     /// Writes `data` at exactly `pos`, never synchronously; returns how much was written.
-    ///
-    /// Takes the write protection of the filesystem below, unless `held` proves that the caller
-    /// has it.
-    pub(crate) fn write_at(
-        &self,
-        data: &mut [u8],
-        pos: i64,
-        direct: bool,
-        held: Option<&LowerWriteProtection<'_>>,
-    ) -> Result<usize> {
+    pub(crate) fn write_at(&self, data: &mut [u8], pos: i64, mode: &WriteMode<'_>) -> Result<usize> {
         // SAFETY: The file is valid and the memory there; a write only reads it.
         let ret = unsafe {
-            bindings::rvfs_lower_write(self.as_ptr(), data.as_mut_ptr().cast(), data.len(), pos, direct, held.is_some())
+            bindings::rvfs_lower_write(
+                self.as_ptr(),
+                data.as_mut_ptr().cast(),
+                data.len(),
+                pos,
+                mode.direct,
+                mode.nowait,
+                mode.held.is_some(),
+            )
         };
         bytes(ret)
     }
@@ -213,6 +219,17 @@ impl LowerFile {
         // SAFETY: The file is valid.
         to_result(unsafe { bindings::vfs_fadvise(self.as_ptr(), offset, len, advice) })
     }
+}
+
+/// How a file below is written.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct WriteMode<'a> {
+    /// Past the page cache.
+    pub(crate) direct: bool,
+    /// [`EAGAIN`] where it would have to wait.
+    pub(crate) nowait: bool,
+    /// Proof that the caller has the write protection, which is taken for the call otherwise.
+    pub(crate) held: Option<&'a LowerWriteProtection<'a>>,
 }
 
 /// The filesystem below will not be frozen.
@@ -309,6 +326,15 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
     pub(crate) fn write_checks(&mut self, _lock: &Locked<'_, T>, from: &mut IovIterSource<'_>) -> Result<usize> {
         // SAFETY: Both are valid.
         bytes(unsafe { bindings::generic_write_checks(self.ptr, from.as_raw()) })
+    }
+
+    /// Strips set-id bits and file capabilities, as a write by this caller must. [`EAGAIN`] if there is something to
+    /// strip and the caller must not wait.
+    ///
+    /// Calls the filesystem's own `setattr` and xattr operations.
+    pub(crate) fn remove_privs(&self, _lock: &Locked<'_, T>) -> Result {
+        // SAFETY: The request is valid and its inode locked. (Times are not touched: the inode is marked so.)
+        to_result(unsafe { bindings::kiocb_modified(self.ptr) })
     }
 
     /// Reads through the file below.
@@ -441,29 +467,51 @@ pub(crate) struct Opening<'a, T: FileSystem> {
 }
 
 impl<'a, T: FileSystem> Opening<'a, T> {
-    /// Opens the inode below with the caller's flags and credentials.
-    pub(crate) fn open_lower(&self) -> Result<ARef<LowerFile>> {
+    pub(super) fn new(ptr: *mut bindings::file, inode: &'a Inode<T>) -> Self {
+        Self { ptr, inode }
+    }
+
+    /// Returns the flags with which the file below is to be opened.
+    pub(super) fn flags_below(&self) -> u32 {
         // SAFETY: The file is being opened and ours.
-        let flags = unsafe {
+        unsafe {
             let mut flags = bindings::rvfs_file_flags(self.ptr) & !NOT_BELOW;
             if bindings::rvfs_file_mnt_noatime(self.ptr) {
                 flags |= bindings::O_NOATIME;
             }
             flags
-        };
-        let lower = LowerFile::open(self.ptr, self.inode, flags)?;
-        // SAFETY: As above; what the file below can do, ours can.
-        unsafe {
-            bindings::rvfs_file_clear_flags(
-                self.ptr,
-                bindings::O_CREAT | bindings::O_EXCL | bindings::O_NOCTTY | bindings::O_TRUNC,
-            );
-            let mode = bindings::rvfs_file_mode(lower.as_ptr());
-            bindings::rvfs_file_add_mode(self.ptr, mode & (bindings::FMODE_CAN_ODIRECT | bindings::FMODE_NOWAIT));
         }
+    }
+
+    /// Opens the inode below with the caller's flags and credentials.
+    pub(crate) fn open_lower(&self) -> Result<ARef<LowerFile>> {
+        let lower = LowerFile::open(self.ptr, self.inode, self.flags_below())?;
+        // SAFETY: The file is being opened and ours.
+        unsafe { adopt(self.ptr, &lower) };
         Ok(lower)
     }
 }
+
+/// What the file below can do, ours can.
+///
+/// # Safety
+///
+/// `file` is being opened and ours.
+pub(super) unsafe fn adopt(file: *mut bindings::file, lower: &LowerFile) {
+    // SAFETY: The caller's promise.
+    unsafe {
+        bindings::rvfs_file_clear_flags(
+            file,
+            bindings::O_CREAT | bindings::O_EXCL | bindings::O_NOCTTY | bindings::O_TRUNC,
+        );
+        let mode = bindings::rvfs_file_mode(lower.as_ptr());
+        bindings::rvfs_file_add_mode(file, mode & (bindings::FMODE_CAN_ODIRECT | bindings::FMODE_NOWAIT));
+    }
+}
+
+/// `ioctl(2)` commands that change nothing and that are asked of the file below. (What the VFS does itself, file
+/// attributes and extents among it, comes by other ways.) All others are refused, known or not: who knows what they do.
+const HARMLESS_IOCTLS: [u32; 2] = [bindings::FS_IOC_GETVERSION, bindings::FS_IOC_GETFSLABEL];
 
 /// Operations on open files.
 #[vtable]
@@ -503,6 +551,11 @@ pub(crate) trait FileOperations {
 
     /// Allocates, frees or shifts a range.
     fn fallocate(_: &File<Self::Fs>, _mode: i32, _offset: i64, _len: i64) -> Result {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Makes files share extents; returns how many bytes were done.
+    fn remap(_: &Remap<'_, Self::Fs>) -> Result<i64> {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
@@ -648,6 +701,33 @@ impl<F: FileOperations> Vtable<F> {
         }
     }
 
+    unsafe extern "C" fn remap_file_range(
+        from: *mut bindings::file,
+        from_pos: bindings::loff_t,
+        to: *mut bindings::file,
+        to_pos: bindings::loff_t,
+        len: bindings::loff_t,
+        flags: ffi::c_uint,
+    ) -> bindings::loff_t {
+        // SAFETY: The VFS passes regular files of one superblock, one of which is ours.
+        match unsafe { Remap::from_raw(from, from_pos, to, to_pos, len, flags) }.and_then(|request| F::remap(&request))
+        {
+            Ok(done) => done,
+            Err(e) => e.to_errno().into(),
+        }
+    }
+
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, command: ffi::c_uint, argument: ffi::c_ulong) -> ffi::c_long {
+        if !HARMLESS_IOCTLS.contains(&command) {
+            return ENOTTY.to_errno() as ffi::c_long;
+        }
+        // SAFETY: The file is ours and open; the command says what the argument is.
+        unsafe {
+            let lower = File::<F::Fs>::from_raw(file).lower().as_ptr();
+            bindings::rvfs_lower_ioctl(lower, command, argument)
+        }
+    }
+
     unsafe extern "C" fn fadvise(
         file: *mut bindings::file,
         offset: bindings::loff_t,
@@ -675,7 +755,11 @@ impl<F: FileOperations> Vtable<F> {
         mmap: if F::HAS_MMAP { Some(Self::mmap) } else { None },
         fsync: if F::HAS_FSYNC { Some(Self::fsync) } else { None },
         fallocate: if F::HAS_FALLOCATE { Some(Self::fallocate) } else { None },
+        remap_file_range: if F::HAS_REMAP { Some(Self::remap_file_range) } else { None },
         fadvise: if F::HAS_FADVISE { Some(Self::fadvise) } else { None },
+        unlocked_ioctl: Some(Self::ioctl),
+        // What the file below cannot do without waiting, it says when it is asked.
+        fop_flags: bindings::FOP_BUFFER_WASYNC,
         ..pin_init::zeroed()
     };
 
@@ -687,6 +771,7 @@ impl<F: FileOperations> Vtable<F> {
         llseek: Some(Self::llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate_shared),
+        unlocked_ioctl: Some(Self::ioctl),
         setlease: Some(bindings::generic_setlease),
         fsync: if F::HAS_FSYNC { Some(Self::fsync) } else { None },
         ..pin_init::zeroed()

@@ -77,6 +77,11 @@ int rvfs_inode_lock_killable(struct inode *inode)
 	return down_write_killable(&inode->i_rwsem);
 }
 
+bool rvfs_inode_trylock(struct inode *inode)
+{
+	return inode_trylock(inode);
+}
+
 void rvfs_inode_unlock(struct inode *inode)
 {
 	inode_unlock(inode);
@@ -304,10 +309,11 @@ bool rvfs_file_mnt_noatime(const struct file *file)
 
 /*
  * Write @len bytes of kernel memory to @file at exactly @pos, never
- * synchronously. With @write_held the caller holds file_start_write(file).
+ * synchronously, and with @nowait without waiting. With @write_held the caller
+ * holds file_start_write(file).
  */
 ssize_t rvfs_lower_write(struct file *file, void *data, size_t len, loff_t pos, bool direct,
-			 bool write_held)
+			 bool nowait, bool write_held)
 {
 	struct kvec vec = { .iov_base = data, .iov_len = len };
 	struct iov_iter iter;
@@ -323,12 +329,19 @@ ssize_t rvfs_lower_write(struct file *file, void *data, size_t len, loff_t pos, 
 	kiocb.ki_pos = pos;
 	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, len);
 
-	if (!write_held)
+	if (!write_held && !nowait)
 		return vfs_iocb_iter_write(file, &kiocb, &iter);
 
 	if (!(file->f_mode & FMODE_WRITE) || !file->f_op->write_iter)
 		return -EBADF;
+	if (nowait) {
+		kiocb.ki_flags |= IOCB_NOWAIT | IOCB_NOIO;
+		if (!write_held && !file_start_write_trylock(file))
+			return -EAGAIN;
+	}
 	ret = file->f_op->write_iter(&kiocb, &iter);
+	if (nowait && !write_held)
+		file_end_write(file);
 	if (ret > 0)
 		fsnotify_modify(file);
 	return ret;
@@ -692,6 +705,32 @@ bool rvfs_sb_can_encode(const struct super_block *sb)
 	return sb->s_export_op && sb->s_export_op->encode_fh && sb->s_export_op->fh_to_dentry;
 }
 
+/*
+ * Whether @option is among those of @sb that /proc/mounts shows. There is no
+ * other way to ask a filesystem for options of its own. 1: yes; 0: no; else a
+ * negative errno.
+ */
+int rvfs_sb_shows_option(struct super_block *sb, const char *option)
+{
+	struct seq_file shown = { .size = PAGE_SIZE };
+	char *rest, *word;
+	int ret = 0;
+
+	if (!sb->s_op->show_options)
+		return 0;
+	shown.buf = kzalloc(shown.size, GFP_KERNEL);
+	if (!shown.buf)
+		return -ENOMEM;
+	if (sb->s_op->show_options(&shown, sb->s_root) || shown.count >= shown.size) {
+		ret = -EOVERFLOW;
+	} else {
+		for (rest = shown.buf; !ret && (word = strsep(&rest, ",")); )
+			ret = !strcmp(word, option);
+	}
+	kfree(shown.buf);
+	return ret;
+}
+
 struct rvfs_dir_scan {
 	struct dir_context ctx;
 	bool found;
@@ -746,6 +785,13 @@ int rvfs_file_fsync_needed(const struct file *file)
 
 	init_sync_kiocb(&kiocb, (struct file *)file);
 	return rvfs_fsync_needed(&kiocb);
+}
+
+long rvfs_lower_ioctl(struct file *file, unsigned int command, unsigned long argument)
+{
+	if (!file->f_op->unlocked_ioctl)
+		return -ENOTTY;
+	return file->f_op->unlocked_ioctl(file, command, argument);
 }
 
 ssize_t rvfs_lower_read(struct file *file, void *data, size_t len, loff_t pos)

@@ -39,6 +39,7 @@ void rvfs_inode_attr(const struct inode *inode, struct rvfs_attr *attr);
 void rvfs_inode_copy_attr(struct inode *inode, struct inode *lower);
 void rvfs_inode_lock(struct inode *inode);
 int rvfs_inode_lock_killable(struct inode *inode);
+bool rvfs_inode_trylock(struct inode *inode);
 void rvfs_inode_unlock(struct inode *inode);
 bool rvfs_inode_is_new(struct inode *inode);
 bool rvfs_inode_is_dax(const struct inode *inode);
@@ -84,7 +85,7 @@ void rvfs_file_clear_flags(struct file *file, unsigned int flags);
 void rvfs_file_sync_flags(struct file *file, unsigned int flags, unsigned int mask);
 bool rvfs_file_mnt_noatime(const struct file *file);
 ssize_t rvfs_lower_write(struct file *file, void *data, size_t len, loff_t pos, bool direct,
-			 bool write_held);
+			 bool nowait, bool write_held);
 void rvfs_file_start_write(struct file *file);
 void rvfs_file_end_write(struct file *file);
 size_t rvfs_fault_in_readable(struct iov_iter *from, size_t len);
@@ -130,11 +131,13 @@ int rvfs_sync_lower(struct super_block *sb, struct super_block *lower, u32 *curs
 u32 rvfs_sample_wb_err(struct super_block *lower);
 const char *rvfs_sb_type_name(const struct super_block *sb);
 bool rvfs_sb_can_encode(const struct super_block *sb);
+int rvfs_sb_shows_option(struct super_block *sb, const char *option);
 
 int rvfs_dir_is_empty(const struct path *path);
 int rvfs_sync_path(const struct path *path);
 void rvfs_sb_uuid(const struct super_block *sb, u8 *uuid);
 int rvfs_file_fsync_needed(const struct file *file);
+long rvfs_lower_ioctl(struct file *file, unsigned int command, unsigned long argument);
 ssize_t rvfs_lower_read(struct file *file, void *data, size_t len, loff_t pos);
 int rvfs_fileattr_get(struct dentry *dentry, u32 *flags, u32 *projid);
 u32 rvfs_fileattr_flags(const struct file_kattr *fa);

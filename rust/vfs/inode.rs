@@ -307,6 +307,13 @@ impl<T: FileSystem> Inode<T> {
         Ok(Locked { inode: self, owned: true, _nts: NotThreadSafe })
     }
 
+    /// Takes the inode's lock, if nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<Locked<'_, T>> {
+        // SAFETY: The inode is valid.
+        let taken = unsafe { bindings::rvfs_inode_trylock(self.as_ptr()) };
+        taken.then_some(Locked { inode: self, owned: true, _nts: NotThreadSafe })
+    }
+
     /// The lock, where the VFS took it before it called us.
     ///
     /// # Safety
@@ -327,6 +334,17 @@ pub(crate) struct Locked<'a, T: FileSystem> {
     inode: &'a Inode<T>,
     owned: bool,
     _nts: NotThreadSafe,
+}
+
+impl<'a, T: FileSystem> Locked<'a, T> {
+    /// Takes the locks of two objects that are no directories, in the VFS's order; the second is missing if it is the
+    /// first.
+    pub(crate) fn both(first: &'a Inode<T>, second: &'a Inode<T>) -> (Self, Option<Self>) {
+        // SAFETY: Both inodes are valid; callers have files open, not directories.
+        unsafe { bindings::lock_two_nondirectories(first.as_ptr(), second.as_ptr()) };
+        let lock = |inode| Self { inode, owned: true, _nts: NotThreadSafe };
+        (lock(first), (!core::ptr::eq(first, second)).then(|| lock(second)))
+    }
 }
 
 impl<T: FileSystem> Deref for Locked<'_, T> {

@@ -10,6 +10,7 @@ use super::{
     file,
     inode::{AccessMask, FiemapRequest, Inode, Kind, Locked},
     mount::WriteAccess,
+    tmpfile::Unnamed,
     xattr::{Acl, AclKind},
     FileSystem,
 };
@@ -166,6 +167,11 @@ pub(crate) trait InodeOperations {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
+    /// Makes a regular file without a name, and opens it. The directory is not locked.
+    fn tmpfile(_dir: &Inode<Self::Fs>, _file: Unnamed<'_, Self::Fs>, _mode: u16) -> Result {
+        build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
+    }
+
     /// Makes another name of an object, which is locked too.
     fn link(_old: &Dentry<Self::Fs>, _dir: &Locked<'_, Self::Fs>, _name: &Dentry<Self::Fs>) -> Result {
         build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
@@ -297,6 +303,19 @@ impl<O: InodeOperations> Vtable<O> {
     ) -> ffi::c_int {
         // SAFETY: The VFS holds the directory's lock; both are ours, and the target is a string.
         result(unsafe { O::symlink(&Inode::assume_locked(dir), Dentry::from_raw(dentry), CStr::from_char_ptr(target)) })
+    }
+
+    unsafe extern "C" fn tmpfile(
+        _idmap: *mut bindings::mnt_idmap,
+        dir: *mut bindings::inode,
+        file: *mut bindings::file,
+        mode: bindings::umode_t,
+    ) -> ffi::c_int {
+        // SAFETY: The VFS passes a directory of ours and a file whose dentry is new in it.
+        result(unsafe {
+            let dir = Inode::from_raw(dir);
+            O::tmpfile(dir, Unnamed::new(file, dir), mode)
+        })
     }
 
     unsafe extern "C" fn link(
@@ -466,6 +485,7 @@ impl<O: InodeOperations> Vtable<O> {
         mkdir: if O::HAS_MKDIR { Some(Self::mkdir) } else { None },
         mknod: if O::HAS_MKNOD { Some(Self::mknod) } else { None },
         symlink: if O::HAS_SYMLINK { Some(Self::symlink) } else { None },
+        tmpfile: if O::HAS_TMPFILE { Some(Self::tmpfile) } else { None },
         link: if O::HAS_LINK { Some(Self::link) } else { None },
         unlink: if O::HAS_UNLINK { Some(Self::unlink) } else { None },
         rmdir: if O::HAS_RMDIR { Some(Self::rmdir) } else { None },

@@ -79,6 +79,12 @@ impl<T> SuperBlock<T> {
         // SAFETY: The superblock is valid and the number constant.
         unsafe { (*self.as_ptr()).s_dev }
     }
+
+    /// Returns the size of a block in bytes.
+    pub(crate) fn block_size(&self) -> i64 {
+        // SAFETY: The superblock is valid and the size constant.
+        unsafe { (*self.as_ptr()).s_blocksize as i64 }
+    }
 }
 
 impl SuperBlock<Foreign> {
@@ -106,6 +112,14 @@ impl SuperBlock<Foreign> {
     pub(crate) fn magic(&self) -> usize {
         // SAFETY: The superblock is valid and the number constant.
         unsafe { (*self.as_ptr()).s_magic }
+    }
+
+    /// Returns whether the filesystem shows this option of its own in `/proc/mounts`. Sleeps.
+    pub(crate) fn shows_option(&self, option: &CStr) -> Result<bool> {
+        // SAFETY: The superblock is valid and mounted, the option a string.
+        let ret = unsafe { bindings::rvfs_sb_shows_option(self.as_ptr(), option.as_char_ptr()) };
+        to_result(ret)?;
+        Ok(ret != 0)
     }
 
     /// Returns whether file handles name its objects, and find them again.
