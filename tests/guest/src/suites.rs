@@ -12,6 +12,7 @@ mod ring;
 mod smoke;
 mod stress;
 mod third_party;
+mod trouble;
 mod volumes;
 mod vtape;
 
@@ -36,6 +37,7 @@ pub const ALL: &[Suite] = &[
     durable::SUITE,
     ring::SUITE,
     media::SUITE,
+    trouble::SUITE,
     stress::EXT4,
     stress::XFS,
     stress::BTRFS,

@@ -9,25 +9,46 @@
 //! With `REELFS_TEST_PLAIN` set there is no reelfs: the cases run on the lower itself, which shows whether they ask for
 //! what Linux gives.
 
+mod allocation;
 mod attributes;
 mod data;
 mod names;
 pub mod place;
 mod refusals;
+mod sharing;
+mod trees;
+mod unnamed;
 
 use crate::rig::{Rig, Stage};
 use crate::{Context, Suite, Test, TestResult};
 
-const COUNT: usize = names::CASES.len() + data::CASES.len() + attributes::CASES.len() + refusals::CASES.len();
+const GROUPS: [&[Test]; 8] = [
+    names::CASES,
+    unnamed::CASES,
+    trees::CASES,
+    data::CASES,
+    allocation::CASES,
+    sharing::CASES,
+    attributes::CASES,
+    refusals::CASES,
+];
+
+const COUNT: usize = {
+    let (mut count, mut group) = (0, 0);
+    while group < GROUPS.len() {
+        count += GROUPS[group].len();
+        group += 1;
+    }
+    count
+};
 
 const TESTS: [Test; COUNT] = {
-    let groups = [names::CASES, data::CASES, attributes::CASES, refusals::CASES];
     let mut all = [names::CASES[0]; COUNT];
     let (mut group, mut at) = (0, 0);
-    while group < groups.len() {
+    while group < GROUPS.len() {
         let mut index = 0;
-        while index < groups[group].len() {
-            all[at] = groups[group][index];
+        while index < GROUPS[group].len() {
+            all[at] = GROUPS[group][index];
             (index, at) = (index + 1, at + 1);
         }
         group += 1;

@@ -208,6 +208,11 @@ fn lower_refused(context: &Context) -> TestResult {
     let result = refused(&fixed, "rw,allow-unrecorded", "read-only");
     run("umount", &[&fixed])?;
     result?;
+    // A directory whose files would use DAX.
+    let direct = rig.spool.join("direct");
+    fs::create_dir(&direct)?;
+    run("chattr", &["+x".as_ref(), direct.as_os_str()])?;
+    refused(&direct, "", "DAX")?;
     // A directory that ignores case.
     let disk = context.disk("other");
     run("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), "-O".as_ref(), "casefold".as_ref(), disk.as_os_str()])?;

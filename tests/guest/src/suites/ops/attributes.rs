@@ -20,6 +20,8 @@ pub const CASES: &[Test] = cases![attributes:
     "chown-clears-capability" chown_clears_capability,
     "utimens" utimens,
     "utimens-of-a-directory" utimens_directory,
+    "utimens-of-all-kinds" utimens_kinds,
+    "utimens-by-others" utimens_others,
     "times-of-directories-follow-their-names" parents,
     "attributes-of-the-root-of-the-test" own_directory,
     "set-id-bits-cleared-by-write" write_clears_set_id,
@@ -38,7 +40,10 @@ pub const CASES: &[Test] = cases![attributes:
     "acl-removed" acl_removed,
     "acl-and-chmod" acl_chmod,
     "acl-inherited" acl_inherited,
+    "acl-default-changed-and-inherited" acl_default,
     "file-attributes" file_attributes,
+    "file-attributes-that-bind" binding_attributes,
+    "capability-kept" capability_kept,
     "project-id" project,
     "attribute-operations-refused" refused,
     "race-of-attributes" race,
@@ -145,6 +150,51 @@ fn utimens(p: &Place) -> Check {
     set_times(&p.at("f"), at(9, 9), at(9, 9))?;
     fs::read(p.at("f"))?;
     Ok(())
+}
+
+/// Each way to say it, on each kind of object, and times that few filesystems hold.
+fn utimens_kinds(p: &Place) -> Check {
+    let now = |tv_nsec| at(0, tv_nsec);
+    fs::write(p.at("f"), "x")?;
+    fs::create_dir(p.at("d"))?;
+    symlink("f", p.at("s"))?;
+    rustix::fs::mknodat(CWD, p.at("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)?;
+    for name in ["f", "d", "s", "fifo"] {
+        let mtime = || Ok::<_, crate::check::Failure>(p.below(name).symlink_metadata()?.mtime());
+        for sec in [-1, -2_000_000_000, 1, 2_147_483_647, 2_147_483_648, 5_000_000_000] {
+            p.recorded(|| Ok(set_times(&p.at(name), at(1, 1), at(sec, 123_456_789))?))?;
+            same!(p.at(name).symlink_metadata()?.mtime(), mtime()?);
+        }
+        // Beyond what the lower holds: it says what became of it.
+        set_times(&p.at(name), at(1, 1), at(1 << 40, 0))?;
+        same!(p.at(name).symlink_metadata()?.mtime(), mtime()?);
+        set_times(&p.at(name), at(5, 5), at(1000, 5))?;
+        set_times(&p.at(name), at(6, 6), now(rustix::fs::UTIME_OMIT))?;
+        same!(mtime()?, 1000);
+        p.unrecorded(|| Ok(set_times(&p.at(name), now(rustix::fs::UTIME_OMIT), now(rustix::fs::UTIME_OMIT))?))?;
+        set_times(&p.at(name), now(rustix::fs::UTIME_OMIT), at(7, 7))?;
+        same!(mtime()?, 7);
+    }
+    // Through a link, and by descriptor.
+    let times = Timestamps { last_access: at(1, 1), last_modification: at(77, 77) };
+    rustix::fs::utimensat(CWD, p.at("s"), &times, AtFlags::empty())?;
+    same!((p.below("f").metadata()?.mtime(), p.below("s").symlink_metadata()?.mtime()), (77, 7));
+    let times = Timestamps { last_access: at(1, 1), last_modification: at(88, 999_999_999) };
+    rustix::fs::futimens(File::open(p.at("d"))?, &times)?;
+    same!(p.below("d").metadata()?.mtime_nsec(), 999_999_999);
+    let bad = Timestamps { last_access: at(1, 1), last_modification: at(1, 1_000_000_000) };
+    p.refused(&[Errno::INVAL], || rustix::fs::utimensat(CWD, p.at("f"), &bad, AtFlags::empty()))
+}
+
+/// Whoever may write may set the time to now, and to nothing else.
+fn utimens_others(p: &Place) -> Check {
+    fs::write(p.at("f"), "x")?;
+    set_mode(&p.dir, 0o755)?;
+    set_mode(&p.at("f"), 0o666)?;
+    set_times(&p.at("f"), at(1, 1), at(1, 1))?;
+    as_user("touch -c \"$1\"", &p.at("f"))?;
+    ensure!(p.below("f").metadata()?.mtime() > 1_000_000_000, "the time is not now");
+    p.unrecorded(|| as_user("! touch -c -d 2001-01-01 \"$1\" 2>/dev/null", &p.at("f")))
 }
 
 fn utimens_directory(p: &Place) -> Check {
@@ -384,6 +434,75 @@ fn acl_inherited(p: &Place) -> Check {
     }
     ensure!(has_xattr(&p.below("d/sub/sub"), "system.posix_acl_default"), "default ACL not handed down");
     ensure!(!has_xattr(&p.below("d/link"), "system.posix_acl_access"), "a symlink has an ACL");
+    Ok(())
+}
+
+/// A default ACL binds what is made after it was set, not before; directories hand on what they have at that moment.
+fn acl_default(p: &Place) -> Check {
+    for (name, acl) in [("a", "d:u:1000:rwx"), ("b", "d:u:1000:r,d:u:1002:rwx,d:m::rx,d:g::-,d:o::-")] {
+        fs::create_dir(p.at(name))?;
+        fs::write(p.at(&format!("{name}/before")), "x")?;
+        run("setfacl", &["-m", acl], &p.at(name))?;
+        fs::create_dir_all(p.at(&format!("{name}/x/y/z")))?;
+        fs::write(p.at(&format!("{name}/x/y/z/f")), "x")?;
+        run("setfacl", &["-k"], &p.at(&format!("{name}/x")))?;
+        fs::write(p.at(&format!("{name}/x/without")), "x")?;
+        fs::write(p.at(&format!("{name}/x/y/with")), "x")?;
+        ensure!(!has_xattr(&p.below(&format!("{name}/before")), "system.posix_acl_access"), "inherited before");
+        ensure!(!has_xattr(&p.below(&format!("{name}/x/without")), "system.posix_acl_access"), "inherited nothing");
+        ensure!(has_xattr(&p.below(&format!("{name}/x/y/with")), "system.posix_acl_access"), "not inherited");
+        // Moving inherits nothing.
+        fs::rename(p.at(&format!("{name}/before")), p.at(&format!("{name}/x/y/moved")))?;
+        ensure!(!has_xattr(&p.below(&format!("{name}/x/y/moved")), "system.posix_acl_access"), "inherited by moving");
+    }
+    Ok(())
+}
+
+/// Files and directories that are left so: a restore has to put this on last.
+fn binding_attributes(p: &Place) -> Check {
+    fs::create_dir_all(p.at("fixed-directory/sub"))?;
+    fs::write(p.at("fixed-directory/sub/f"), "x")?;
+    fs::create_dir(p.at("growing-directory"))?;
+    for name in ["fixed", "growing"] {
+        fs::write(p.at(name), "x")?;
+        fs::hard_link(p.at(name), p.at(&format!("fixed-directory/{name}")))?;
+        set_xattr(&p.at(name), "user.x", b"before")?;
+        set_times(&p.at(name), at(1, 1), at(1_000_000, 5))?;
+    }
+    let set = |flag: &str, name: &str| p.either_program("chattr", &[flag], &p.at(name));
+    if !set("+i", "fixed")? {
+        return Ok(());
+    }
+    ensure!(set("+a", "growing")? && set("+i", "fixed-directory")? && set("+a", "growing-directory")?, "chattr failed");
+    p.refused(&[Errno::PERM], || rustix::fs::link(p.at("fixed"), p.at("another")))?;
+    p.refused(&[Errno::PERM], || rustix::fs::open(p.at("fixed"), OFlags::WRONLY, Mode::empty()))?;
+    p.refused(&[Errno::PERM], || rustix::fs::chmod(p.at("fixed"), Mode::RWXU))?;
+    p.refused(&[Errno::PERM], || set_times(&p.at("fixed"), at(1, 1), at(1, 1)))?;
+    p.refused(&[Errno::PERM], || set_xattr(&p.at("fixed"), "user.x", b"after"))?;
+    p.refused(&[Errno::PERM], || rustix::fs::unlink(p.at("fixed-directory/growing")))?;
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    p.refused(&[Errno::PERM, Errno::ACCESS], || rustix::fs::open(p.at("fixed-directory/new"), flags, Mode::RUSR))?;
+    p.refused(&[Errno::PERM], || rustix::fs::rename(p.at("fixed-directory"), p.at("moved")))?;
+    // What is below a fixed directory is not fixed; what grows, grows.
+    fs::write(p.at("fixed-directory/sub/f"), "changed")?;
+    p.recorded(|| Ok(std::io::Write::write_all(&mut File::options().append(true).open(p.at("growing"))?, b"more")?))?;
+    p.refused(&[Errno::PERM], || rustix::fs::open(p.at("growing"), OFlags::WRONLY, Mode::empty()))?;
+    p.recorded(|| Ok(fs::write(p.at("growing-directory/new"), "x")?))?;
+    p.refused(&[Errno::PERM], || rustix::fs::unlink(p.at("growing-directory/new")))?;
+    let growing = File::options().append(true).open(p.at("growing"))?;
+    p.refused(&[Errno::PERM], || rustix::fs::ftruncate(&growing, 0))
+}
+
+/// Capabilities that stay: after renaming, linking, reading and running; set by setcap(8).
+fn capability_kept(p: &Place) -> Check {
+    fs::copy("/bin/true", p.at("true"))?;
+    p.recorded(|| run("setcap", &["cap_net_raw,cap_net_admin=ep"], &p.at("true")))?;
+    fs::rename(p.at("true"), p.at("moved"))?;
+    fs::hard_link(p.at("moved"), p.at("linked"))?;
+    let status = Command::new(p.at("linked")).status()?;
+    ensure!(status.success(), "it does not run");
+    let shown = Command::new("getcap").arg(p.at("moved")).output()?;
+    ensure!(String::from_utf8_lossy(&shown.stdout).contains("cap_net_admin,cap_net_raw=ep"), "{shown:?}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 //! Operations on what is in files.
 
-use super::place::{cases, Place};
+use super::place::{cases, Lower, Place};
 use crate::check::{ensure, same, Check};
 use crate::pattern::{aligned, pattern};
 use crate::worker;
@@ -31,6 +31,10 @@ pub const CASES: &[Test] = cases![data:
     "write-short-by-a-faulting-buffer" write_faulting,
     "write-short-by-a-limit" write_limited,
     "write-nowait" write_nowait,
+    "write-nowait-while-frozen" write_nowait_frozen,
+    "write-flags-refused" write_flags_refused,
+    "write-flags-of-fcntl" set_flags,
+    "read-flags" read_flags,
     "write-refused" write_refused,
     "write-zeros" write_zeros,
     "truncate-down" truncate_down,
@@ -259,13 +263,118 @@ fn write_limited(p: &Place) -> Check {
     Ok(())
 }
 
+const NOWAIT: ReadWriteFlags = ReadWriteFlags::NOWAIT;
+
+fn write_now(file: &File, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+    rustix::io::pwritev2(file, &[IoSlice::new(bytes)], offset, NOWAIT)
+}
+
 fn write_nowait(p: &Place) -> Check {
     let file = rw(p, "f")?;
     file.write_all_at(&pattern(8192, 1), 0)?;
-    p.either(&[Errno::AGAIN, Errno::OPNOTSUPP], || {
-        rustix::io::pwritev2(&file, &[IoSlice::new(b"now")], 100, ReadWriteFlags::NOWAIT)
+    file.sync_all()?;
+    if matches!(p.kind()?, Lower::Ext4 | Lower::Tmpfs) {
+        // These never write through the page cache without waiting.
+        return p.refused(&[Errno::OPNOTSUPP], || write_now(&file, b"now", 100));
+    }
+    // Into pages that are in memory and blocks that are allocated there is nothing to wait for, if the time of the
+    // change is that of the one before: the lower would wait to set another.
+    let done = crate::machine::wait_until("a write without waiting", std::time::Duration::from_secs(20), || {
+        file.write_all_at(b"to set the time", 4000).is_ok() && write_now(&file, b"at once", 100) == Ok(7)
+    });
+    ensure!(done.is_ok(), "would always wait");
+    same!(fs::read(p.at("f"))?[100..107], b"at once"[..]);
+    // What has to be durable when it returns is waited for.
+    let flags = NOWAIT | ReadWriteFlags::DSYNC;
+    p.refused(&[Errno::AGAIN], || rustix::io::pwritev2(&file, &[IoSlice::new(b"now")], 0, flags))
+}
+
+fn write_nowait_frozen(p: &Place) -> Check {
+    if p.plain() || !matches!(p.kind()?, Lower::Xfs | Lower::Btrfs) {
+        return Ok(());
+    }
+    let file = rw(p, "f")?;
+    file.write_all_at(&pattern(8192, 1), 0)?;
+    file.sync_all()?;
+    let stage = p.below("..").canonicalize()?;
+    let stage = stage.parent().ok_or(Errno::NOENT)?;
+    let freeze = |how: &str| Command::new("fsfreeze").arg(how).arg(stage).status();
+    ensure!(freeze("-f")?.success(), "fsfreeze failed");
+    let started = std::time::Instant::now();
+    let result = p.refused(&[Errno::AGAIN], || write_now(&file, b"now", 100));
+    let took = started.elapsed();
+    ensure!(freeze("-u")?.success(), "fsfreeze -u failed");
+    result?;
+    ensure!(took < std::time::Duration::from_secs(20), "waited for {took:?}");
+    Ok(file.write_all_at(b"thawed", 100)?)
+}
+
+/// Flags of `pwritev2(2)` that nobody obeys are refused, not left out.
+fn write_flags_refused(p: &Place) -> Check {
+    let file = rw(p, "f")?;
+    file.write_all_at(&pattern(8192, 1), 0)?;
+    // RWF_ATOMIC, RWF_DONTCACHE and one that does not exist.
+    for flag in [0x40, 0x80, 0x4000_0000] {
+        let flags = ReadWriteFlags::from_bits_retain(flag);
+        let write = || rustix::io::pwritev2(&file, &[IoSlice::new(&[7; 4096])], 0, flags);
+        if !p.plain() {
+            p.refused(&[Errno::OPNOTSUPP, Errno::INVAL], write)?;
+        }
+    }
+    // RWF_NOAPPEND: at the offset, though the descriptor says "append".
+    let append = File::options().append(true).open(p.at("f"))?;
+    let at_the_offset = ReadWriteFlags::from_bits_retain(0x20);
+    rustix::io::pwritev2(&append, &[IoSlice::new(b"in place")], 100, at_the_offset)?;
+    same!(append.metadata()?.size(), 8192);
+    same!(fs::read(p.at("f"))?[100..108], b"in place"[..]);
+    // Without an offset, where the descriptor stands.
+    let mut whole = rw(p, "f")?;
+    std::io::Seek::seek(&mut whole, std::io::SeekFrom::Start(500))?;
+    rustix::io::pwritev2(&whole, &[IoSlice::new(b"here")], u64::MAX, ReadWriteFlags::DSYNC)?;
+    same!(fs::read(p.at("f"))?[500..504], b"here"[..]);
+    Ok(())
+}
+
+/// `O_DIRECT` comes and goes with `fcntl(F_SETFL)`, below too.
+fn set_flags(p: &Place) -> Check {
+    let file = rw(p, "f")?;
+    file.write_all_at(&pattern(65_536, 1), 0)?;
+    match rustix::fs::fcntl_setfl(&file, OFlags::DIRECT) {
+        Err(Errno::INVAL) => return Ok(()),
+        set => set?,
+    }
+    let mut memory = Vec::new();
+    file.write_all_at(aligned(&mut memory, &pattern(8192, 2)), 4096)?;
+    if matches!(p.kind()?, Lower::Ext4 | Lower::Xfs) {
+        let odd = rustix::io::pwrite(&file, b"no whole block", 5);
+        ensure!(matches!(odd, Err(Errno::INVAL)), "{odd:?}: written past O_DIRECT");
+    }
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    file.write_all_at(b"at the end, through the page cache", 5)?;
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+    file.write_all_at(b"in the middle", 5)?;
+    same!(file.metadata()?.size(), 65_536 + 34);
+    same!(fs::read(p.at("f"))?[5..18], b"in the middle"[..]);
+    Ok(())
+}
+
+fn read_flags(p: &Place) -> Check {
+    let file = rw(p, "f")?;
+    file.write_all_at(&pattern(8192, 1), 0)?;
+    let read = |flags| {
+        let mut back = [0; 100];
+        let n = rustix::io::preadv2(&file, &mut [std::io::IoSliceMut::new(&mut back)], 50, flags)?;
+        Ok::<_, Errno>(back[..n].to_vec())
+    };
+    p.unrecorded(|| {
+        same!(read(ReadWriteFlags::empty())?, pattern(8192, 1)[50..150]);
+        same!(read(ReadWriteFlags::HIPRI)?, pattern(8192, 1)[50..150]);
+        match read(NOWAIT) {
+            Ok(bytes) => ensure!(bytes == pattern(8192, 1)[50..150], "other bytes"),
+            Err(error) => ensure!(matches!(error, Errno::AGAIN | Errno::OPNOTSUPP), "{error:?}"),
+        }
+        Ok(())
     })
-    .map(drop)
 }
 
 fn write_refused(p: &Place) -> Check {

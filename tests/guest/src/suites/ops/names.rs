@@ -38,6 +38,10 @@ pub const CASES: &[Test] = cases![names:
     "rename-noreplace" rename_noreplace,
     "rename-exchange" rename_exchange,
     "rename-exchange-file-and-directory" rename_exchange_mixed,
+    "rename-whiteout" rename_whiteout,
+    "rename-whiteout-onto-a-file" rename_whiteout_onto,
+    "rename-whiteout-inherits" rename_whiteout_inherits,
+    "rename-flags" rename_flags,
     "names-of-any-bytes" names_of_any_bytes,
     "longest-name" longest_name,
     "name-used-again" name_used_again,
@@ -313,6 +317,103 @@ fn rename_exchange_mixed(p: &Place) -> Check {
     fs::write(p.at("two/f/below"), "x")?;
     fs::write(p.at("one/d"), "y")?;
     Ok(())
+}
+
+fn rename_with(p: &Place, from: &str, to: &str, flags: RenameFlags) -> Result<(), Errno> {
+    rustix::fs::renameat_with(CWD, p.at(from), CWD, p.at(to), flags)
+}
+
+/// A whiteout is a character device with number 0:0.
+fn is_whiteout(p: &Place, name: &str) -> Check {
+    for path in [p.at(name), p.below(name)] {
+        let found = path.symlink_metadata()?;
+        same!((found.mode() & 0o170_000, found.rdev()), (0o020_000, 0));
+    }
+    Ok(())
+}
+
+fn rename_whiteout(p: &Place) -> Check {
+    fs::write(p.at("a"), "x")?;
+    fs::create_dir_all(p.at("d/inside"))?;
+    fs::create_dir(p.at("e"))?;
+    p.recorded(|| Ok(rename_with(p, "a", "b", RenameFlags::WHITEOUT)?))?;
+    is_whiteout(p, "a")?;
+    same!(fs::read(p.at("b"))?, b"x");
+    // A directory, into another one.
+    p.recorded(|| Ok(rename_with(p, "d", "e/d", RenameFlags::WHITEOUT)?))?;
+    is_whiteout(p, "d")?;
+    fs::write(p.at("e/d/inside/f"), "below what was moved")?;
+    // Whiteouts are names like others.
+    fs::remove_file(p.at("d"))?;
+    fs::write(p.at("d"), "where the directory was")?;
+    p.recorded(|| Ok(rename_with(p, "a", "c", RenameFlags::empty())?))?;
+    is_whiteout(p, "c")?;
+    rustix::fs::chownat(CWD, p.at("c"), Some(rustix::fs::Uid::from_raw(5)), None, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+fn rename_whiteout_onto(p: &Place) -> Check {
+    for name in ["a", "b", "c"] {
+        fs::write(p.at(name), name)?;
+    }
+    fs::hard_link(p.at("b"), p.at("other name of b"))?;
+    let open = File::options().write(true).open(p.at("c"))?;
+    p.recorded(|| Ok(rename_with(p, "a", "b", RenameFlags::WHITEOUT)?))?;
+    is_whiteout(p, "a")?;
+    same!(fs::read(p.at("b"))?, b"a");
+    same!(p.at("other name of b").metadata()?.nlink(), 1);
+    // Onto one that is open and goes with that, and onto the whiteout itself.
+    rename_with(p, "b", "c", RenameFlags::WHITEOUT)?;
+    open.write_all_at(b"into the one that was replaced", 0)?;
+    rename_with(p, "c", "a", RenameFlags::WHITEOUT)?;
+    is_whiteout(p, "b")?;
+    is_whiteout(p, "c")?;
+    same!(fs::read(p.at("a"))?, b"a");
+    Ok(())
+}
+
+fn rename_whiteout_inherits(p: &Place) -> Check {
+    fs::create_dir(p.at("d"))?;
+    let acl = std::process::Command::new("setfacl").args(["-m", "d:u:1000:rwx,d:g:1001:rx"]).arg(p.at("d")).status()?;
+    ensure!(acl.success(), "setfacl failed");
+    std::os::unix::fs::chown(p.at("d"), None, Some(4242))?;
+    fs::set_permissions(p.at("d"), fs::Permissions::from_mode(0o2775))?;
+    fs::write(p.at("d/a"), "x")?;
+    p.recorded(|| Ok(rename_with(p, "d/a", "b", RenameFlags::WHITEOUT)?))?;
+    is_whiteout(p, "d/a")
+}
+
+/// Each combination of flags: done, or refused without a trace.
+fn rename_flags(p: &Place) -> Check {
+    const ALL: [RenameFlags; 3] = [RenameFlags::NOREPLACE, RenameFlags::EXCHANGE, RenameFlags::WHITEOUT];
+    for bits in 0..8_u8 {
+        let chosen = ALL.iter().enumerate().filter(|(bit, _)| bits & 1 << bit != 0);
+        let flags = chosen.fold(RenameFlags::empty(), |flags, (_, flag)| flags | *flag);
+        let name = |name: &str| format!("{name}-{bits}");
+        let (from, onto, free) = (name("from"), name("onto"), name("free"));
+        fs::write(p.at(&from), "from")?;
+        fs::write(p.at(&onto), "onto")?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if exchange && flags != RenameFlags::EXCHANGE {
+            p.refused(&[Errno::INVAL], || rename_with(p, &from, &onto, flags))?;
+            continue;
+        }
+        if exchange {
+            p.refused(&[Errno::NOENT], || rename_with(p, &from, &free, flags))?;
+        }
+        if flags.contains(RenameFlags::NOREPLACE) {
+            p.refused(&[Errno::EXIST], || rename_with(p, &from, &onto, flags))?;
+            p.recorded(|| Ok(rename_with(p, &from, &free, flags)?))?;
+            same!(fs::read(p.at(&free))?, b"from");
+        } else {
+            p.recorded(|| Ok(rename_with(p, &from, &onto, flags)?))?;
+            same!(fs::read(p.at(&onto))?, b"from");
+        }
+        let left = p.at(&from).symlink_metadata();
+        same!(left.is_ok(), exchange || flags.contains(RenameFlags::WHITEOUT));
+    }
+    fs::write(p.at("f"), "x")?;
+    p.refused(&[Errno::INVAL], || rename_with(p, "f", "g", RenameFlags::from_bits_retain(8)))
 }
 
 fn names_of_any_bytes(p: &Place) -> Check {

@@ -42,6 +42,24 @@ pub fn on(_: &Context, name: &str, run: fn(&Place) -> Check) -> TestResult {
     Ok(())
 }
 
+/// The lower filesystems that the cases run on; their abilities differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lower {
+    /// ext4.
+    Ext4,
+    /// xfs.
+    Xfs,
+    /// btrfs.
+    Btrfs,
+    /// tmpfs.
+    Tmpfs,
+}
+
+/// The short form of the suites was asked for.
+pub fn short() -> bool {
+    std::env::var_os("REELFS_TEST_SHORT").is_some()
+}
+
 /// The directory of one case.
 pub struct Place<'rig> {
     /// The directory, through the mount.
@@ -64,6 +82,22 @@ impl Place<'_> {
     /// Where the mount is.
     pub fn root(&self) -> &Path {
         &self.rig.mnt
+    }
+
+    /// What the lower filesystem is.
+    pub fn kind(&self) -> Check<Lower> {
+        match rustix::fs::statfs(&self.lower)?.f_type {
+            0xef53 => Ok(Lower::Ext4),
+            0x5846_5342 => Ok(Lower::Xfs),
+            0x9123_683e => Ok(Lower::Btrfs),
+            0x0102_1994 => Ok(Lower::Tmpfs),
+            other => Err(Failure::new(format!("a filesystem of type {other:#x}"))),
+        }
+    }
+
+    /// Whether mount and another directory in it hold the same; both are the caller's.
+    pub fn same_trees(&self, one: &str, other: &str) -> Check {
+        none("trees differ", &self.rig.differences(&self.at(one), &self.at(other))?)
     }
 
     /// Whether there is no reelfs in between.

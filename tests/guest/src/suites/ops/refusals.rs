@@ -15,10 +15,8 @@ use std::process::Command;
 
 pub const CASES: &[Test] = cases![refusals:
     "mmap-without-a-store" mmap_harmless,
-    "unnamed-file" tmpfile,
     "swap-file" swap_file,
     "ioctls-that-change-something" ioctls,
-    "whiteout" whiteout,
     "programs-run" programs_run,
     "locks-and-leases" locks,
 ];
@@ -57,15 +55,6 @@ fn mmap_harmless(p: &Place) -> Check {
     Ok(())
 }
 
-fn tmpfile(p: &Place) -> Check {
-    let open = || rustix::fs::open(&p.dir, OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR);
-    if p.plain() {
-        Ok(())
-    } else {
-        p.refused(&[Errno::OPNOTSUPP, Errno::ISDIR], open)
-    }
-}
-
 fn swap_file(p: &Place) -> Check {
     let file = File::create(p.at("swap"))?;
     std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; 1 << 20], 0)?;
@@ -99,7 +88,6 @@ fn ioctls(p: &Place) -> Check {
         ("FS_IOC_UNRESVSP64", 0x4030_582b, "f", "00000000000000000000000000000000001000000000000000000000"),
         ("FS_IOC_ZERO_RANGE", 0x4030_5839, "f", "00000000000000000000000000000000001000000000000000000000"),
         ("FICLONERANGE", 0x4020_940d, "f", "4f4f4f4f00000000"),
-        ("FIDEDUPERANGE", 0xc018_9436, "f", "00000000000000000010000000000000010000000000000000000000"),
         ("FS_IOC_SETVERSION", 0x4008_7602, "f", "11223344"),
         ("EXT4_IOC_SWAP_BOOT", 0x6611, "f", ""),
         ("EXT4_IOC_MOVE_EXT", 0xc028_660f, "f", "000000004f4f4f4f"),
@@ -113,6 +101,15 @@ fn ioctls(p: &Place) -> Check {
     fs::write(p.at("f"), crate::pattern::pattern(16_384, 1))?;
     fs::write(p.at("other"), crate::pattern::pattern(16_384, 2))?;
     fs::create_dir(p.at("d"))?;
+    // Those that only ask are answered as below: FS_IOC_GETVERSION, FS_IOC_GETFLAGS.
+    for number in ["2148038145", "2148034049"] {
+        for on in ["f", "d"] {
+            let ask = |path: std::path::PathBuf| {
+                p.perl(IOCTL, &[path.as_os_str(), p.at("other").as_os_str(), number.as_ref(), "".as_ref()])
+            };
+            same!(p.unrecorded(|| ask(p.at(on)))?, ask(p.below(on))?);
+        }
+    }
     if p.plain() {
         return Ok(());
     }
@@ -126,16 +123,6 @@ fn ioctls(p: &Place) -> Check {
         }
     }
     Ok(())
-}
-
-/// `RENAME_WHITEOUT`: recorded or refused.
-fn whiteout(p: &Place) -> Check {
-    fs::write(p.at("f"), "x")?;
-    p.either(&[Errno::INVAL, Errno::OPNOTSUPP], || {
-        let flags = rustix::fs::RenameFlags::WHITEOUT;
-        rustix::fs::renameat_with(rustix::fs::CWD, p.at("f"), rustix::fs::CWD, p.at("g"), flags)
-    })
-    .map(drop)
 }
 
 fn programs_run(p: &Place) -> Check {
