@@ -140,7 +140,7 @@ impl Work<'_> {
         let before = self.to.lower().attr();
         let done = if self.request.dedupe && self.target.is(kind, target.clone())? {
             // The same bytes, and the same holes.
-            self.apply(start, &target)
+            self.apply(start, &target).and_then(|()| self.check(kind, &target))
         } else if kind == Extent::Data {
             self.share_data(start, &target)
         } else {
@@ -160,8 +160,37 @@ impl Work<'_> {
         let len = usize::try_from(target.end - target.start).map_err(|_| EOVERFLOW)?;
         let room = self.log.reserve::<WriteBody>(len, 0)?;
         self.apply(start, target)?;
-        let recorded = self.target.commit_data(room, target.start, len, Outcome::Done);
-        Ok(self.sure(recorded.and_then(|end| if end < target.end { Err(EIO) } else { Ok(()) }))?)
+        let recorded = match self.target.is(Extent::Data, target.clone()) {
+            Ok(true) => self.target.commit_data(room, target.start, len, Outcome::Done).and_then(|end| {
+                if end < target.end {
+                    return Err(EIO);
+                }
+                Ok(())
+            }),
+            Ok(false) => {
+                drop(room);
+                self.record_all(target)
+            }
+            Err(e) => Err(e),
+        };
+        Ok(self.sure(recorded)?)
+    }
+
+    /// It was thought that there was nothing to record, if what the file got is of this kind throughout.
+    fn check(&self, kind: Extent, target: &Range<i64>) -> Result<(), Stop> {
+        let recorded = match self.target.is(kind, target.clone()) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.record_all(target),
+            Err(e) => Err(e),
+        };
+        Ok(self.sure(recorded)?)
+    }
+
+    /// What the file got is not what the source showed: pages in memory over blocks that are allocated and not written
+    /// show as data, and are not shared.
+    fn record_all(&self, target: &Range<i64>) -> Result {
+        commit_size(self.log.reserve::<AttrBody>(0, 0)?, self.to, Outcome::Done);
+        self.target.record(target.clone())
     }
 
     fn share_hole(&self, start: i64, target: &Range<i64>) -> Result<(), Stop> {
