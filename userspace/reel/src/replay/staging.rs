@@ -203,6 +203,11 @@ impl Staging {
                 self.imitate(object, flags, offset, length)?;
                 self.file(object)?.set_len(size)
             }
+            // Space that was only set aside, and perhaps given back later in the log, is no content.
+            Err(Errno::NOSPC | Errno::DQUOT) if flags.difference(FallocateFlags::KEEP_SIZE).is_empty() => {
+                self.lapse(object, "preallocation: the target has no room for it");
+                self.file(object)?.set_len(size)
+            }
             Err(errno) => Err(error(errno)),
         }
     }
