@@ -14,7 +14,9 @@
 mod payload;
 mod records;
 
-pub(crate) use crate::ring::{Config, Log, Lower, Onstall, Room, Root, RING_DEFAULT, RING_MAX, RING_MIN};
+pub(crate) use crate::ring::{
+    Config, Log, Lower, Onstall, Policy, Room, Root, RING_DEFAULT, RING_MAX, RING_MIN, STALL_DEFAULT,
+};
 pub(crate) use payload::XattrBuffer;
 pub(crate) use records::{
     attributes, create, create_max, fallocate, link, name_max, object_gone, remove_xattr, rename, rename_max,

@@ -16,8 +16,8 @@ use kernel::uaccess::{UserPtr, UserSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::format::uapi::{
-    Acknowledge, Attach, Discard, List, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING, IOC_ACKNOWLEDGE, IOC_ATTACH,
-    IOC_DETACH, IOC_DISCARD, IOC_LIST, UAPI_VERSION,
+    Acknowledge, Attach, Discard, List, Users, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING, IOC_ACKNOWLEDGE, IOC_ATTACH,
+    IOC_DETACH, IOC_DISCARD, IOC_LIST, IOC_USERS, UAPI_VERSION,
 };
 use crate::ring::{self, Consumer, Log};
 use crate::vfs::chardev::{capable_sys_admin, AnyFile, CharDevice, CharDeviceRegistration};
@@ -164,6 +164,11 @@ impl CharDevice for Descriptor {
                 let request: List = read(argument)?;
                 let log = ring::find_from(request.ring).ok_or(ENOENT)?;
                 write(argument, &log.describe())?;
+            }
+            IOC_USERS => {
+                let mut request: Users = read(argument)?;
+                ring::find(request.ring).ok_or(ENOENT)?.users(&mut request);
+                write(argument, &request)?;
             }
             _ => return Err(ENOTTY),
         }

@@ -4,9 +4,12 @@
 //!
 //! - [`book`] is the arithmetic: room, LSNs, acknowledgement;
 //! - [`memory`] is the memory, and where the `unsafe` is, besides the registry's lock and two calls into C in [`sys`];
-//! - [`log`] ties them together: taking room, committing, waiting, and what happens when there is no room;
+//! - [`log`] ties them together: taking room, committing, the end;
+//! - [`wait`] is waiting for it, and for how long;
 //! - [`attach`] is the consumer's side: attaching, acknowledging, detaching, and what becomes of a log without a mount;
 //! - [`room`] is what a writer holds in between;
+//! - [`gap`] is what happens instead where the mount goes on without its log;
+//! - [`shares`] counts who has how much of the ring;
 //! - [`registry`] knows all logs.
 //!
 //! Nothing here knows what a filesystem is, except through [`Lower`].
@@ -28,15 +31,22 @@ mod attach;
 #[deny(unsafe_code)]
 mod book;
 #[deny(unsafe_code)]
+mod gap;
+#[deny(unsafe_code)]
 mod log;
 mod memory;
 mod registry;
 #[deny(unsafe_code)]
 mod room;
+#[allow(unreachable_pub)]
+#[deny(unsafe_code)]
+mod shares;
 mod sys;
+#[deny(unsafe_code)]
+mod wait;
 
 pub(crate) use attach::Consumer;
-pub(crate) use log::{Config, Log, Lower, Onstall, Root, RING_DEFAULT, RING_MAX, RING_MIN};
+pub(crate) use log::{Config, Log, Lower, Onstall, Policy, Root, RING_DEFAULT, RING_MAX, RING_MIN, STALL_DEFAULT};
 pub(crate) use registry::{find, find_from, find_mounted, init};
 pub(crate) use room::Room;
 pub(crate) use sys::crc32c;

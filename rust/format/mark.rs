@@ -20,8 +20,12 @@ pub const MARK_XATTR: &str = "trusted.reelfs";
 pub const MARK_MAGIC: [u8; 8] = *b"REELMARK";
 /// The version of the mark that this code writes, and the only one it reads.
 pub const MARK_VERSION: u32 = 1;
-/// [`Mark::flags`]: the last mount ended in order: the log ends at [`Mark::next_lsn`] and holds all of the tree.
+/// [`Mark::flags`]: the log ends at [`Mark::next_lsn`], and holds all of the tree unless [`MARK_GAP`] is set.
 pub const MARK_CLEAN: u32 = 1 << 0;
+/// [`Mark::flags`]: the tree has changes that are in no log, made after the log had come to [`Mark::gap_lsn`].
+pub const MARK_GAP: u32 = 1 << 1;
+/// All flags that this version defines.
+const MARK_FLAGS: u32 = MARK_CLEAN | MARK_GAP;
 /// Length of a mark in bytes.
 pub const MARK_LEN: usize = size_of::<Mark>();
 
@@ -43,8 +47,10 @@ pub struct Mark {
     pub next_lsn: U64,
     /// All below is known to be on the stable storage of the tree itself; zero where nothing is known.
     pub synced_lsn: U64,
+    /// With [`MARK_GAP`] where the log begins to lack changes, else zero.
+    pub gap_lsn: U64,
     /// Zero.
-    pub reserved: [u8; 36],
+    pub reserved: [u8; 28],
     /// CRC32C of all of the above.
     pub crc: U32,
 }
@@ -79,8 +85,10 @@ impl core::fmt::Display for MarkError {
 impl core::error::Error for MarkError {}
 
 impl Mark {
-    /// A mark with its checksum in place.
-    pub fn new(flags: u32, stream: [u8; 16], epoch: u64, next_lsn: Lsn, synced_lsn: Lsn) -> Self {
+    /// A mark with its checksum in place. `gap` is where the log begins to lack changes, if it does; [`MARK_GAP`]
+    /// follows from it.
+    pub fn new(flags: u32, stream: [u8; 16], epoch: u64, next_lsn: Lsn, synced_lsn: Lsn, gap: Option<Lsn>) -> Self {
+        let flags = if gap.is_some() { flags | MARK_GAP } else { flags };
         let mut mark = Self {
             magic: MARK_MAGIC,
             version: U32::new(MARK_VERSION),
@@ -89,7 +97,8 @@ impl Mark {
             epoch: U64::new(epoch),
             next_lsn: U64::new(next_lsn),
             synced_lsn: U64::new(synced_lsn),
-            reserved: [0; 36],
+            gap_lsn: U64::new(gap.unwrap_or(0)),
+            reserved: [0; 28],
             crc: U32::ZERO,
         };
         mark.crc = U32::new(mark.checksum());
@@ -108,13 +117,18 @@ impl Mark {
         if mark.version.get() != MARK_VERSION {
             return Err(MarkError::Version(mark.version.get()));
         }
-        if mark.flags.get() & !MARK_CLEAN != 0 {
+        if mark.flags.get() & !MARK_FLAGS != 0 {
             return Err(MarkError::Flags(mark.flags.get()));
         }
         Ok(mark)
     }
 
-    /// Whether the last mount ended in order.
+    /// Where the log begins to lack changes, if it does.
+    pub fn gap(&self) -> Option<Lsn> {
+        (self.flags.get() & MARK_GAP != 0).then(|| self.gap_lsn.get())
+    }
+
+    /// Whether the log ends at [`Mark::next_lsn`].
     pub fn is_clean(&self) -> bool {
         self.flags.get() & MARK_CLEAN != 0
     }
@@ -129,5 +143,6 @@ const _: () = {
     assert!(size_of::<Mark>() == 96);
     assert!(offset_of!(Mark, stream) == 16);
     assert!(offset_of!(Mark, epoch) == 32);
+    assert!(offset_of!(Mark, gap_lsn) == 56);
     assert!(offset_of!(Mark, crc) == 92);
 };

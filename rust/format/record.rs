@@ -67,6 +67,8 @@ record_types! {
     Noop = 3,
     /// The log lacks changes between the record before and the record after. Body [`GapBody`].
     Gap = 4,
+    /// The log is continuous again from here on; what changed in the gap is still missing. Body [`GapEndBody`].
+    GapEnd = 5,
     /// An object came to be under a name. Body [`CreateBody`].
     Create = 16,
     /// An object got another name. Body [`LinkBody`].
@@ -350,6 +352,21 @@ bodies! {
         /// Number of changes that were not recorded, zero if not known.
         changes: U64,
     }
+    /// Body of [`RecordType::GapEnd`].
+    GapEndBody [GapEnd] 40 {
+        /// LSN of the [`RecordType::Gap`] that it ends.
+        begin: U64,
+        /// Wall-clock time at which the gap began, nanoseconds since 1970-01-01 UTC.
+        since: I64,
+        /// Number of changes that were made meanwhile and are in no log.
+        changes: U64,
+        /// Bytes of the records that they would have been.
+        bytes: U64,
+        /// Why changes are missing: `GAP_*`, as in the [`GapBody`].
+        reason: U32,
+        /// Zero.
+        reserved: U32,
+    }
     /// Body of [`RecordType::Create`]. Payload: name, target of a symbolic link, inherited xattrs ([`XattrEntry`]),
     /// each part padded to [`RECORD_ALIGN`].
     CreateBody [Create] 192 {
@@ -471,9 +488,14 @@ bodies! {
 pub const MOUNT_FIRST: u64 = 1 << 0;
 /// [`MountBody::flags`]: the mount before did not end cleanly; log and tree may disagree.
 pub const MOUNT_UNCLEAN: u64 = 1 << 1;
+/// [`MountBody::flags`]: the tree has changes from before this mount that are in no log (a gap that nothing has closed).
+pub const MOUNT_GAP: u64 = 1 << 2;
 
 /// [`GapBody::reason`]: the operator discarded a ring that had not been drained.
 pub const GAP_DISCARDED: u32 = 1;
+/// [`GapBody::reason`]: the log could not take records and the mount went on without it (`onstall=degrade`). All before
+/// the record is complete; what is behind it, up to the [`RecordType::GapEnd`], was made meanwhile or is missing.
+pub const GAP_DEGRADED: u32 = 2;
 
 /// [`RenameBody::flags`]: a whiteout, a character device with number 0:0, is now at the old name (`linux/fs.h`).
 pub const RENAME_WHITEOUT: u32 = 1 << 2;

@@ -22,7 +22,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Name of the device node in `/dev`.
 pub const DEVICE_NAME: &str = "reelfs";
 /// Version of this interface; both sides have to have the same.
-pub const UAPI_VERSION: u32 = 1;
+pub const UAPI_VERSION: u32 = 2;
 
 /// Names the ring in [`Attach`] by a descriptor open on the mount (`O_PATH` is enough).
 pub const ATTACH_BY_FD: u32 = 1 << 0;
@@ -39,6 +39,11 @@ pub const RING_UNCLEAN: u32 = 1 << 1;
 pub const RING_FIRST: u32 = 1 << 2;
 /// State: a consumer is attached.
 pub const RING_ATTACHED: u32 = 1 << 3;
+/// State: the tree has changes that are in no log, made after the log had come to `gap_lsn`.
+pub const RING_GAP: u32 = 1 << 4;
+/// State: changes are being made that go into no log (`onstall=degrade`). It ends when all that was committed is
+/// acknowledged.
+pub const RING_DEGRADED: u32 = 1 << 5;
 
 /// `REELFS_IOC_ATTACH`: argument and result.
 ///
@@ -81,6 +86,8 @@ pub struct Attach {
     pub data_offset: u64,
     /// Out: length of the data in bytes; a power of two and a multiple of the page size.
     pub data_size: u64,
+    /// Out: with [`RING_GAP`] where the log begins to lack changes, else zero.
+    pub gap_lsn: u64,
 }
 
 /// `REELFS_IOC_ACKNOWLEDGE`: all below `lsn`, which has to be the boundary of a record, is on stable storage.
@@ -116,7 +123,7 @@ pub struct ListEntry {
     pub stream: [u8; 16],
     /// `RING_*`.
     pub state: u32,
-    /// 0 block, 1 fail.
+    /// 0 block, 1 fail, 2 degrade.
     pub onstall: u32,
     /// Epoch of the stream.
     pub epoch: u64,
@@ -134,6 +141,20 @@ pub struct ListEntry {
     pub refused: u64,
     /// Number of records committed since the ring was made.
     pub records: u64,
+    /// Milliseconds for which a consumer may acknowledge nothing before it counts as stalled (`stall=`).
+    pub stall: u64,
+    /// Bytes of the ring that the records of one user may take (`uidlimit=`), zero without a limit.
+    pub uid_limit: u64,
+    /// With [`RING_GAP`] where the log begins to lack changes, else zero.
+    pub gap_lsn: u64,
+    /// Number of gaps since the ring was made.
+    pub gaps: u64,
+    /// With [`RING_DEGRADED`] when that began, nanoseconds since 1970-01-01 UTC, else zero.
+    pub degraded_since: i64,
+    /// Number of changes since the ring was made that are in no log.
+    pub unrecorded: u64,
+    /// Bytes of the records that they would have been.
+    pub unrecorded_bytes: u64,
     /// What was mounted: the lower path as given to `mount(2)`, padded with zero bytes, cut where it is longer.
     pub source: [u8; 256],
 }
@@ -144,6 +165,49 @@ impl ListEntry {
         let end = self.source.iter().position(|&byte| byte == 0).unwrap_or(self.source.len());
         self.source.get(..end).unwrap_or(&self.source)
     }
+}
+
+/// One user of a ring, in the answer to `REELFS_IOC_USERS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UserEntry {
+    /// Owner id that new files of the user get, in the initial user namespace; [`USER_OTHERS`] for all those that the
+    /// kernel has no entry for.
+    pub uid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Bytes of the ring that the user's records take now.
+    pub held: u64,
+    /// Bytes of the user's records so far.
+    pub bytes: u64,
+    /// Number of the user's records so far.
+    pub records: u64,
+    /// How often an operation of the user waited because of `uidlimit=`.
+    pub waits: u64,
+}
+
+/// [`UserEntry::uid`] of those without an entry of their own.
+pub const USER_OTHERS: u32 = u32::MAX;
+/// How many users one answer holds.
+pub const USERS_MAX: usize = 32;
+
+/// `REELFS_IOC_USERS`: who has records in a ring, a part at a time. A user may be missed or seen twice while records
+/// are being made. Errors: `ENOENT` no such ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Users {
+    /// In: id of the ring.
+    pub ring: u64,
+    /// In: zero, or what `next` was.
+    pub from: u32,
+    /// Out: how many entries are filled in.
+    pub count: u32,
+    /// Out: where to go on; zero when this was the last part.
+    pub next: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Out: the users.
+    pub users: [UserEntry; USERS_MAX],
 }
 
 /// `REELFS_IOC_LIST`: the ring with the smallest id that is at least `entry.ring`. Errors: `ENOENT` there is none.
@@ -192,12 +256,16 @@ pub const IOC_DETACH: u32 = (IOC_MAGIC << 8) | 0x12;
 pub const IOC_DISCARD: u32 = iowr(0x13, size_of::<Discard>());
 /// See [`List`].
 pub const IOC_LIST: u32 = iowr(0x14, size_of::<ListEntry>());
+/// See [`Users`].
+pub const IOC_USERS: u32 = iowr(0x15, size_of::<Users>());
 
 const _: () = {
-    assert!(size_of::<Attach>() == 112);
+    assert!(size_of::<Attach>() == 120);
     assert!(size_of::<Acknowledge>() == 8);
     assert!(size_of::<Discard>() == 16);
-    assert!(size_of::<ListEntry>() == 352);
+    assert!(size_of::<ListEntry>() == 408);
+    assert!(size_of::<UserEntry>() == 40);
+    assert!(size_of::<Users>() == 1304);
     assert!(size_of::<Control>() == 32);
     assert!(size_of::<QueueEntry>() == 16);
 };

@@ -238,6 +238,7 @@ impl<'a> RecordView<'a> {
                 Event::Noop
             }
             Some(RecordType::Gap) => Event::Gap { body: self.body()? },
+            Some(RecordType::GapEnd) => Event::GapEnd { body: self.body()? },
             Some(RecordType::Create) => {
                 let body: &CreateBody = self.body()?;
                 Event::Create {
@@ -310,6 +311,12 @@ impl<'a> RecordView<'a> {
     }
 }
 
+/// The type that the beginning of a record states; `None` where it is not known, or there is none. Nothing else is checked.
+pub fn peek_kind(bytes: &[u8]) -> Option<RecordType> {
+    let raw = bytes.get(6..8)?.try_into().ok()?;
+    RecordType::from_raw(u16::from_le_bytes(raw))
+}
+
 /// What a record says. See the structures of the bodies for the meaning of the fields.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
@@ -322,6 +329,9 @@ pub enum Event<'a> {
     Noop,
     Gap {
         body: &'a GapBody,
+    },
+    GapEnd {
+        body: &'a GapEndBody,
     },
     Create {
         body: &'a CreateBody,

@@ -32,15 +32,12 @@ const PINNED_PATIENCE: u32 = 100;
 pub(crate) struct Mappings {
     #[pin]
     list: Mutex<List>,
-    /// Time between two captures of everything.
-    period: Jiffies,
 }
 
 struct List {
     files: KVVec<ARef<Inode<ReelFs>>>,
     /// When everything was captured last.
     last_capture: Instant<Monotonic>,
-    period: Delta,
     /// The mount is on its way out: nothing may be left.
     closing: bool,
 }
@@ -57,22 +54,10 @@ enum Due {
 }
 
 impl Mappings {
-    /// An empty list; `flush` is the time between two captures, in seconds.
-    pub(super) fn new(flush: u32) -> Result<Arc<Self>> {
-        let milliseconds = flush.saturating_mul(1000);
-        let list = List {
-            files: KVVec::new(),
-            last_capture: Instant::now(),
-            period: Delta::from_millis(milliseconds.into()),
-            closing: false,
-        };
-        Arc::pin_init(
-            pin_init!(Self {
-                list <- new_mutex!(list, "reelfs_mappings"),
-                period: msecs_to_jiffies(milliseconds),
-            }),
-            GFP_KERNEL,
-        )
+    /// An empty list.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        let list = List { files: KVVec::new(), last_capture: Instant::now(), closing: false };
+        Arc::pin_init(pin_init!(Self { list <- new_mutex!(list, "reelfs_mappings") }), GFP_KERNEL)
     }
 
     /// Counts another area of a file, which is in the list from now on. `ENOMEM` too if too many files wait to be captured.
@@ -114,13 +99,14 @@ impl Mappings {
         true
     }
 
-    /// What is to be captured now. Where that is everything, the next period begins.
-    fn due(&self) -> Due {
+    /// What is to be captured now, with `flush` seconds between two captures of everything. Where that is due, the next
+    /// period begins.
+    fn due(&self, flush: u32) -> Due {
         let mut list = self.list.lock();
         if list.closing {
             return Due::Last;
         }
-        if list.last_capture.elapsed().as_nanos() < list.period.as_nanos() {
+        if list.last_capture.elapsed().as_nanos() < Delta::from_secs(flush.into()).as_nanos() {
             return Due::Some;
         }
         list.last_capture = Instant::now();
@@ -182,8 +168,13 @@ pub(super) fn map(file: &File<ReelFs>, mapping: &mut Mapping<'_>) -> Result {
     if result.is_err() {
         Stores::area_gone(inode);
     }
-    sb.run_background_in(mappings.period);
+    sb.run_background_in(period(sb));
     result
+}
+
+/// The time between two captures of everything, as `flush=` says now.
+fn period(sb: &SuperBlock<ReelFs>) -> Jiffies {
+    msecs_to_jiffies(sb.data().flush().saturating_mul(1000))
 }
 
 /// Captures everything of a mount; goes on after an error, and returns the first.
@@ -204,7 +195,7 @@ pub(super) fn capture_all(sb: &SuperBlock<ReelFs>) -> Result {
 /// What the mount does every now and then. What could not be captured stays noted, and is tried again.
 pub(super) fn background(sb: &SuperBlock<ReelFs>) {
     let mappings = sb.data().mappings();
-    let due = mappings.due();
+    let due = mappings.due(sb.data().flush());
     let mut index = 0;
     while let Some(inode) = mappings.get(index) {
         let Some(notes) = inode.data().notes() else { break };
@@ -226,7 +217,7 @@ pub(super) fn background(sb: &SuperBlock<ReelFs>) {
         }
     }
     if index > 0 {
-        sb.run_background_in(mappings.period);
+        sb.run_background_in(period(sb));
     }
 }
 

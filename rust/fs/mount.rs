@@ -5,7 +5,7 @@
 use super::{
     attr::DAX,
     mapped::{self, Mappings},
-    options::{on_stall_name, Options},
+    options::{on_stall_name, FLUSH_DEFAULT, POLICY_DEFAULT},
     state::{attributes_with_flags, identity},
     xattr::Collector,
     ReelFs,
@@ -16,6 +16,7 @@ use crate::vfs::{
     chardev::SuperblockId, enodata, enotempty, eopnotsupp, Claim, FileSystem, MountContext, OwnedPath, PrivateMount,
     SetMode, SuperBlock,
 };
+use core::sync::atomic::{AtomicU32, Ordering};
 use kernel::{prelude::*, seq_file::SeqFile, seq_print, str::CString, sync::Arc};
 
 /// Filesystems below which every kind of change is known to be captured.
@@ -26,7 +27,9 @@ const ROOT_XATTRS_MAX: usize = 64 << 10;
 
 /// A mount.
 pub(crate) struct Mounted {
-    options: Options,
+    /// After how many seconds stores through mappings are captured.
+    flush: AtomicU32,
+    force: bool,
     log: Arc<Log>,
     mappings: Arc<Mappings>,
     _claim: Claim,
@@ -43,13 +46,31 @@ impl Mounted {
         &self.mappings
     }
 
-    /// Prints the options as `/proc/mounts` shows them.
+    /// Returns after how many seconds stores through mappings are captured. It may change.
+    pub(super) fn flush(&self) -> u32 {
+        self.flush.load(Ordering::Relaxed)
+    }
+
+    /// Prints the options as `/proc/mounts` shows them, and what there is to know of gaps.
     pub(super) fn show_options(&self, m: &SeqFile) {
-        seq_print!(m, ",ring={}", self.options.ring());
-        seq_print!(m, ",onstall={}", on_stall_name(self.options.on_stall()));
-        seq_print!(m, ",flush={}", self.options.flush());
-        if self.options.force() {
+        let policy = self.log.policy();
+        seq_print!(m, ",ring={}", self.log.size());
+        seq_print!(m, ",onstall={}", on_stall_name(policy.onstall));
+        seq_print!(m, ",stall={}", policy.stall);
+        if let Some(limit) = policy.uid_limit {
+            seq_print!(m, ",uidlimit={}", limit);
+        }
+        seq_print!(m, ",flush={}", self.flush());
+        if self.force {
             seq_print!(m, ",force");
+        }
+        let state = self.log.describe();
+        if state.gaps > 0 {
+            seq_print!(m, ",gaps={}", state.gaps);
+            seq_print!(m, ",unrecorded={},unrecorded_bytes={}", state.unrecorded, state.unrecorded_bytes);
+        }
+        if state.degraded_since > 0 {
+            seq_print!(m, ",degraded_since={}", state.degraded_since / 1_000_000_000);
         }
     }
 
@@ -107,6 +128,10 @@ impl Lower for Tree {
             magic: sb.magic() as u64,
         })
     }
+
+    fn sync(&self) -> Result {
+        self.lower.sync_filesystem()
+    }
 }
 
 /// Looks at what is to be mounted, refuses what cannot be recorded, and takes the rest.
@@ -151,14 +176,15 @@ pub(super) fn mount(
     let tree = Arc::new(Tree { lower: lower.clone() }, GFP_KERNEL)?;
     check_contents(ctx, &tree)?;
 
-    let options = ctx.options().settled();
+    let options = ctx.options();
     let mut source = KVec::new();
     source.extend_from_slice(ctx.source()?.to_bytes(), GFP_KERNEL)?;
-    let log =
-        Log::new(Config { size: options.ring(), onstall: options.on_stall(), source, superblock: id, lower: tree })
-            .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
-    let mappings = Mappings::new(options.flush())?;
-    let mounted = Mounted { options, log, mappings, _claim: claim };
+    let policy = options.policy(POLICY_DEFAULT);
+    let log = Log::new(Config { size: options.ring(), policy, source, superblock: id, lower: tree })
+        .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
+    let flush = AtomicU32::new(options.flush(FLUSH_DEFAULT));
+    let mappings = Mappings::new()?;
+    let mounted = Mounted { flush, force: options.force(), log, mappings, _claim: claim };
     Ok((lower, mounted))
 }
 
@@ -200,14 +226,17 @@ fn check_contents(ctx: &MountContext<'_, ReelFs>, tree: &Tree) -> Result {
     ))
 }
 
-/// Checks that a remount changes nothing that cannot be changed.
+/// Changes what a remount may change; what is not said stays.
 pub(super) fn reconfigure(ctx: &mut MountContext<'_, ReelFs>, sb: &SuperBlock<ReelFs>) -> Result {
-    if !ctx.options().agrees_with(&sb.data().options) {
-        return Err(ctx.refuse(EINVAL, fmt!("ring=, onstall= and flush= are fixed when the filesystem is mounted")));
+    let data = sb.data();
+    if !ctx.options().agrees_with_ring(data.log.size()) {
+        return Err(ctx.refuse(EINVAL, fmt!("ring= is fixed when the filesystem is mounted")));
     }
     if !ctx.is_readonly() && sb.lower().is_readonly() {
         return Err(ctx.refuse(EROFS, fmt!("the directory below is on a read-only mount")));
     }
+    data.flush.store(ctx.options().flush(data.flush()), Ordering::Relaxed);
+    data.log.set_policy(ctx.options().policy(data.log.policy()));
     Ok(())
 }
 

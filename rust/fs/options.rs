@@ -2,23 +2,29 @@
 
 //! Mount options.
 //!
-//! `ring=SIZE` (bytes, or with suffix k, m or g), `onstall=block|fail`, `flush=SECONDS`, `force`.
+//! `ring=SIZE` (bytes, or with suffix k, m or g), `onstall=block|fail|degrade`, `stall=SECONDS`, `uidlimit=SIZE`,
+//! `flush=SECONDS`, `force`.
 
 use super::ReelFs;
-use crate::capture::{Onstall, RING_DEFAULT, RING_MAX, RING_MIN};
+use crate::capture::{Onstall, Policy, RING_DEFAULT, RING_MAX, RING_MIN, STALL_DEFAULT};
 use crate::vfs::MountContext;
 use kernel::prelude::*;
 
 /// Seconds without `flush=`.
-const FLUSH_DEFAULT: u32 = 5;
+pub(super) const FLUSH_DEFAULT: u32 = 5;
 /// Largest `flush=`, in seconds.
 const FLUSH_MAX: u64 = 3600;
+/// Largest `stall=`, in seconds.
+const STALL_MAX: u64 = 3600;
+/// Smallest `uidlimit=`, in bytes: a few short records.
+const UID_LIMIT_MIN: u64 = 4096;
 
 /// Returns the value of `onstall=` that means this.
 pub(super) fn on_stall_name(onstall: Onstall) -> &'static str {
     match onstall {
         Onstall::Block => "block",
         Onstall::Fail => "fail",
+        Onstall::Degrade => "degrade",
     }
 }
 
@@ -27,6 +33,9 @@ pub(super) fn on_stall_name(onstall: Onstall) -> &'static str {
 pub(crate) struct Options {
     ring: Option<usize>,
     on_stall: Option<Onstall>,
+    stall: Option<u32>,
+    /// Zero where it is to have none.
+    uid_limit: Option<u64>,
     flush: Option<u32>,
     force: bool,
 }
@@ -37,14 +46,18 @@ impl Options {
         self.ring.unwrap_or(RING_DEFAULT)
     }
 
-    /// Returns what is done when the log cannot take a record.
-    pub(crate) fn on_stall(&self) -> Onstall {
-        self.on_stall.unwrap_or_default()
+    /// Returns what was said about the log; `other` where nothing was.
+    pub(crate) fn policy(&self, other: Policy) -> Policy {
+        Policy {
+            onstall: self.on_stall.unwrap_or(other.onstall),
+            stall: self.stall.unwrap_or(other.stall),
+            uid_limit: self.uid_limit.map_or(other.uid_limit, |limit| Some(limit).filter(|limit| *limit > 0)),
+        }
     }
 
-    /// Returns after how many seconds stores through mappings are captured.
-    pub(crate) fn flush(&self) -> u32 {
-        self.flush.unwrap_or(FLUSH_DEFAULT)
+    /// Returns after how many seconds stores through mappings are captured; `other` where nothing was said.
+    pub(crate) fn flush(&self, other: u32) -> u32 {
+        self.flush.unwrap_or(other)
     }
 
     /// Returns whether any filesystem may be below.
@@ -52,23 +65,14 @@ impl Options {
         self.force
     }
 
-    /// Returns whether what was given is what `other` has; what was not given stays.
-    pub(crate) fn agrees_with(&self, other: &Options) -> bool {
-        self.ring.is_none_or(|ring| ring == other.ring())
-            && self.on_stall.is_none_or(|on_stall| on_stall == other.on_stall())
-            && self.flush.is_none_or(|flush| flush == other.flush())
-    }
-
-    /// Returns a copy in which everything is given.
-    pub(crate) fn settled(&self) -> Options {
-        Options {
-            ring: Some(self.ring()),
-            on_stall: Some(self.on_stall()),
-            flush: Some(self.flush()),
-            force: self.force,
-        }
+    /// Returns whether a ring of this size, in bytes, is what was asked for.
+    pub(crate) fn agrees_with_ring(&self, size: usize) -> bool {
+        self.ring.is_none_or(|ring| ring == size)
     }
 }
+
+/// What holds where nothing is said.
+pub(super) const POLICY_DEFAULT: Policy = Policy { onstall: Onstall::Block, stall: STALL_DEFAULT, uid_limit: None };
 
 /// Takes an option; [`ENOPARAM`] for one that is not ours.
 pub(super) fn parse(ctx: &mut MountContext<'_, ReelFs>, key: &CStr, value: Option<&CStr>) -> Result {
@@ -93,11 +97,29 @@ pub(super) fn parse(ctx: &mut MountContext<'_, ReelFs>, key: &CStr, value: Optio
             let on_stall = match text.ok_or_else(|| wants_value("onstall="))? {
                 b"block" => Onstall::Block,
                 b"fail" => Onstall::Fail,
-                b"degrade" => return Err(ctx.refuse(EINVAL, fmt!("onstall=degrade is not offered yet"))),
-                _ => return Err(ctx.refuse(EINVAL, fmt!("onstall= must be block or fail"))),
+                b"degrade" => Onstall::Degrade,
+                _ => return Err(ctx.refuse(EINVAL, fmt!("onstall= must be block, fail or degrade"))),
             };
             ctx.options_mut().on_stall = Some(on_stall);
         }
+        b"stall" => {
+            let text = text.ok_or_else(|| wants_value("stall="))?;
+            let stall = decimal(text).filter(|n| (1..=STALL_MAX).contains(n));
+            let Some(stall) = stall else {
+                return Err(ctx.refuse(EINVAL, fmt!("stall= must be from 1 to {} seconds", STALL_MAX)));
+            };
+            ctx.options_mut().stall = Some(u32::try_from(stall)?);
+        }
+        b"uidlimit" => {
+            let text = text.ok_or_else(|| wants_value("uidlimit="))?;
+            let limit = size(text).filter(|n| *n == 0 || *n >= UID_LIMIT_MIN);
+            let Some(limit) = limit else {
+                return Err(ctx.refuse(EINVAL, fmt!("uidlimit= must be 0 or at least {} bytes", UID_LIMIT_MIN)));
+            };
+            ctx.options_mut().uid_limit = Some(limit);
+        }
+        // What /proc/mounts shows besides, and mount(8) repeats when it remounts: it asks for nothing.
+        b"gaps" | b"unrecorded" | b"unrecorded_bytes" | b"degraded_since" if ctx.is_remount() => {}
         b"flush" => {
             let text = text.ok_or_else(|| wants_value("flush="))?;
             let flush = decimal(text).filter(|n| (1..=FLUSH_MAX).contains(n));

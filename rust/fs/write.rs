@@ -25,7 +25,8 @@ const DIRECT_ALIGN: usize = 4096;
 /// Writes what the caller's buffers hold.
 ///
 /// Large writes become several records; they are not interleaved with other writes unless the
-/// log runs out of room in between.
+/// log runs out of room in between. If a gap of the log begins or ends in between, the write ends
+/// there: it is in the log as a whole, or not at all.
 pub(super) fn write(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>) -> Result<usize> {
     if kiocb.is_nowait() && kiocb.wants_sync().is_some() {
         // It would wait for the disks, here and below.
@@ -34,9 +35,10 @@ pub(super) fn write(kiocb: &mut Kiocb<'_, ReelFs>, from: &mut IovIterSource<'_>)
     let file = kiocb.file();
     let log = file.inode().superblock().data().log();
     let mut written = 0;
+    let mut recorded = None;
     let mut result = Ok(Progress::Done);
     while !from.is_empty() {
-        result = write_locked(kiocb, from, log, &mut written);
+        result = write_locked(kiocb, from, log, &mut written, &mut recorded);
         match result {
             Ok(Progress::OutOfRoom) => {}
             _ => break,
@@ -80,12 +82,14 @@ enum Progress {
     OutOfRoom,
 }
 
-/// Writes as much as the log has room for, under the file's lock.
+/// Writes as much as the log has room for, under the file's lock. `recorded` is whether the parts
+/// before are in the log, once there is one.
 fn write_locked(
     kiocb: &mut Kiocb<'_, ReelFs>,
     from: &mut IovIterSource<'_>,
     log: &Log,
     total: &mut usize,
+    recorded: &mut Option<bool>,
 ) -> Result<Progress> {
     let file = kiocb.file();
     let how = WriteMode { direct: kiocb.is_direct(), nowait: kiocb.is_nowait(), held: None };
@@ -121,6 +125,9 @@ fn write_locked(
                 break;
             }
         };
+        if *recorded.get_or_insert(room.is_recorded()) != room.is_recorded() {
+            break;
+        }
         let mut copied = source.copy(room.payload().get_mut(..len).unwrap_or(&mut []));
         if how.direct && copied < len {
             let odd = copied % DIRECT_ALIGN;
@@ -201,12 +208,18 @@ pub(super) fn splice(pipe: &mut Pipe<'_>, file: &File<ReelFs>, pos: i64, len: us
         let how = WriteMode { held: Some(&held), ..WriteMode::default() };
         let mut at = pos;
         let mut out_of_room = false;
+        let mut recorded = None;
         let result = pipe.drain(len, pos, &mut |piece| {
             let piece = piece.get(..log.write_max()).unwrap_or(piece);
             let Some(mut room) = log.try_reserve::<WriteBody>(piece.len(), 0)? else {
                 out_of_room = true;
                 return Err(EAGAIN);
             };
+            // In the log as a whole, or not at all; the rest comes in another call.
+            if *recorded.get_or_insert(room.is_recorded()) != room.is_recorded() {
+                out_of_room = true;
+                return Err(EAGAIN);
+            }
             room.payload().get_mut(..piece.len()).ok_or(EIO)?.copy_from_slice(piece);
             let n = store(file, &inode, room, piece.len(), at, &how)?;
             at = at.saturating_add(n as i64);

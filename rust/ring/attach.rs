@@ -14,7 +14,7 @@ use super::log::{Entry, Log, Lower, Phase, Root, State};
 use super::registry;
 use crate::format::crc32c_append;
 use crate::format::mark::{Mark, MARK_CLEAN, MARK_LEN};
-use crate::format::record::{Body, Lsn, MountBody, RecordType, MOUNT_FIRST, MOUNT_UNCLEAN, RECORD_ALIGN};
+use crate::format::record::{Body, Lsn, MountBody, RecordType, MOUNT_FIRST, MOUNT_GAP, MOUNT_UNCLEAN, RECORD_ALIGN};
 use crate::format::uapi::{Attach, ATTACH_ADOPT, RING_FIRST};
 
 /// The kernel crate has constants for the commonest errors only.
@@ -65,11 +65,13 @@ struct Admission {
     first: bool,
     unclean: bool,
     epoch: u64,
+    /// Where the log began to lack changes before this mount.
+    gap: Option<Lsn>,
 }
 
 /// The mark of a mount that ended in order, its log at `end`.
 pub(super) fn clean_mark(state: &State, end: Lsn) -> [u8; MARK_LEN] {
-    zerocopy::transmute!(Mark::new(MARK_CLEAN, state.stream, state.epoch, end, end))
+    zerocopy::transmute!(Mark::new(MARK_CLEAN, state.stream, state.epoch, end, end, state.gaps.lacks))
 }
 
 /// Judges a tree by its mark. `EUCLEAN` damaged; `EXDEV` of another stream; `ESTALE` its log ends elsewhere.
@@ -77,26 +79,29 @@ fn judge(lower: &dyn Lower, request: &Attach) -> Result<Admission> {
     let adopt = request.flags & ATTACH_ADOPT != 0;
     let mut value = [0; MARK_LEN];
     let length = match lower.read_mark(&mut value) {
-        Ok(None) => return Ok(Admission { first: true, unclean: false, epoch: 1 }),
+        Ok(None) => return Ok(Admission { first: true, unclean: false, epoch: 1, gap: None }),
         Ok(Some(length)) => length,
         // Longer than any mark.
         Err(error) if error == ERANGE => 0,
         Err(error) => return Err(error),
     };
     let Ok(mark) = Mark::parse(value.get(..length).unwrap_or(&[])) else {
-        return if adopt { Ok(Admission { first: false, unclean: true, epoch: 1 }) } else { Err(errno(EUCLEAN)) };
+        let adopted = Admission { first: false, unclean: true, epoch: 1, gap: None };
+        return if adopt { Ok(adopted) } else { Err(errno(EUCLEAN)) };
     };
     let epoch = mark.epoch.get().saturating_add(1);
     if mark.stream != request.stream {
-        return if adopt { Ok(Admission { first: false, unclean: true, epoch }) } else { Err(EXDEV) };
+        // Where another stream lacks changes says nothing here; that this one lacks all of them is said already.
+        return if adopt { Ok(Admission { first: false, unclean: true, epoch, gap: None }) } else { Err(EXDEV) };
     }
+    let gap = mark.gap();
     if mark.is_clean() && mark.next_lsn.get() == request.next_lsn {
-        return Ok(Admission { first: false, unclean: false, epoch });
+        return Ok(Admission { first: false, unclean: false, epoch, gap });
     }
     if mark.is_clean() && !adopt {
         return Err(errno(ESTALE));
     }
-    Ok(Admission { first: false, unclean: true, epoch })
+    Ok(Admission { first: false, unclean: true, epoch, gap })
 }
 
 impl Log {
@@ -143,8 +148,9 @@ impl Log {
     fn open(&self, lower: &dyn Lower, consumer: &Arc<Consumer>, request: &mut Attach) -> Result {
         let admission = judge(lower, request)?;
         let root = lower.root()?;
-        let flags =
-            (if admission.first { MOUNT_FIRST } else { 0 }) | (if admission.unclean { MOUNT_UNCLEAN } else { 0 });
+        let flags = (if admission.first { MOUNT_FIRST } else { 0 })
+            | (if admission.unclean { MOUNT_UNCLEAN } else { 0 })
+            | (if admission.gap.is_some() { MOUNT_GAP } else { 0 });
         let body = mount_body(&root, request.stream, flags)?;
 
         // Nobody else takes room before the log is open, so there is no waiting.
@@ -158,7 +164,10 @@ impl Log {
                 return Err(E2BIG);
             }
         }
-        let mark = Mark::new(0, request.stream, admission.epoch, request.next_lsn, 0);
+        // Changes may have been made that nobody waited for. (If that begins right now, whoever begins it writes the
+        // mark after us.)
+        let gap = admission.gap.or(self.state.lock().gaps.is_open().then_some(request.next_lsn));
+        let mark = Mark::new(0, request.stream, admission.epoch, request.next_lsn, 0, gap);
         if let Err(error) = lower.write_mark(&zerocopy::transmute!(mark)) {
             self.abandon(taken);
             return Err(error);
@@ -174,7 +183,9 @@ impl Log {
             payload_crc: crc32c_append(0, &root.xattrs),
         };
         state.epoch = admission.epoch;
+        state.first_lsn = request.next_lsn;
         state.unclean = admission.unclean;
+        state.gaps.lacks = gap;
         if !state.book.begin(request.next_lsn) {
             state.book.abandon(taken);
             return Err(EINVAL);
@@ -182,6 +193,9 @@ impl Log {
         let control = self.memory.control();
         control.acknowledged.store(request.next_lsn, Release);
         self.publish(&mut state, taken, &entry).ok_or(EIO)?;
+        if state.gaps.is_open() {
+            self.publish_gap(&mut state);
+        }
         state.phase = Phase::Open;
         state.consumer = Some(consumer.clone());
         state.heard();
@@ -196,7 +210,7 @@ impl Log {
 
     /// An attach to a log that had a consumer before.
     fn attach_again(&self, consumer: &Arc<Consumer>, request: &mut Attach) -> Result {
-        let drained = {
+        let (drained, closed) = {
             let mut state = self.state.lock();
             if state.stream != request.stream {
                 return Err(EXDEV);
@@ -205,10 +219,12 @@ impl Log {
             self.memory.control().acknowledged.store(request.next_lsn, Release);
             state.consumer = Some(consumer.clone());
             state.heard();
+            let closed = self.catch_up(&mut state);
             self.fill_in(&state, request);
-            state.drained()
+            (state.drained(), closed)
         };
         self.acknowledged();
+        self.closed(closed);
         self.wake_everybody();
         if drained {
             self.retire();
@@ -228,12 +244,13 @@ impl Log {
         request.queue_entries = layout.entries as u64;
         request.data_offset = layout.data as u64;
         request.data_size = layout.size as u64;
+        request.gap_lsn = state.gaps.lacks.unwrap_or(0);
     }
 
     /// Notes that `consumer` has all below `lsn` on stable storage. `ENOTCONN` it is not the consumer of this log;
     /// `EINVAL` no LSN to acknowledge.
     pub(crate) fn acknowledge(&self, consumer: &Arc<Consumer>, lsn: Lsn) -> Result {
-        let drained = {
+        let (drained, closed) = {
             let mut state = self.state.lock();
             if !state.is_consumer(consumer) {
                 return Err(errno(ENOTCONN));
@@ -241,9 +258,11 @@ impl Log {
             state.book.acknowledge(lsn).map_err(|_| EINVAL)?;
             self.memory.control().acknowledged.store(lsn, Release);
             state.heard();
-            state.drained()
+            let closed = self.catch_up(&mut state);
+            (state.drained(), closed)
         };
         self.acknowledged();
+        self.closed(closed);
         if drained {
             self.retire();
         }

@@ -12,6 +12,7 @@
 
 use core::ops::DerefMut;
 
+use super::shares::{Share, Shares, NOBODY};
 use crate::format::record::{Lsn, RECORD_ALIGN};
 use crate::format::uapi::QueueEntry;
 
@@ -30,11 +31,13 @@ pub struct Slot {
     commit: u64,
     /// Bytes, those skipped for alignment included.
     length: u32,
+    /// Whose share they are of.
+    share: u32,
 }
 
 impl Slot {
     /// What a table of slots is filled with at first.
-    pub const EMPTY: Slot = Slot { commit: ABANDONED, length: 0 };
+    pub const EMPTY: Slot = Slot { commit: ABANDONED, length: 0, share: NOBODY };
 }
 
 /// Where the entries of the commit queue are kept.
@@ -167,12 +170,15 @@ pub struct NotABoundary;
 /// - `newest - oldest` is at most the number of slots, which is the number of queue entries. Every commit that is not
 ///   acknowledged has a slot of its own, so there is always a queue entry for one more commit of a taken slot.
 /// - The queue's entries numbered `acknowledged_commits..commits` cover the LSNs `acknowledged..committed`, in order.
-pub struct Book<S, Q> {
+/// - `held` is the number of slots that are neither committed nor abandoned.
+/// - What a share holds is what the slots in `oldest..newest` hold that name it.
+pub struct Book<S, Q, H> {
     name: usize,
     size: u64,
     kept: Kept,
     slots: S,
     queue: Q,
+    shares: Shares<H>,
     head: u64,
     tail: u64,
     newest: u64,
@@ -181,13 +187,20 @@ pub struct Book<S, Q> {
     acknowledged_commits: u64,
     committed: Lsn,
     acknowledged: Lsn,
+    held: u64,
 }
 
-impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
+impl<S, Q, H> Book<S, Q, H>
+where
+    S: DerefMut<Target = [Slot]>,
+    Q: Queue,
+    H: DerefMut<Target = [Share]>,
+{
     /// A ring of `size` bytes, a power of two, with a slot for every entry of the queue.
     ///
     /// `name` tells the [`Taken`] of one book from those of another. `None` where the numbers do not fit each other.
-    pub fn new(name: usize, size: usize, kept: Kept, slots: S, queue: Q) -> Option<Self> {
+    pub fn new(name: usize, size: usize, kept: Kept, slots: S, queue: Q, shares: H) -> Option<Self> {
+        let shares = Shares::new(shares)?;
         let fits = size.is_power_of_two()
             && u32::try_from(size).is_ok()
             && slots.len().is_power_of_two()
@@ -200,6 +213,7 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
             kept,
             slots,
             queue,
+            shares,
             head: 0,
             tail: 0,
             newest: 0,
@@ -208,6 +222,7 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
             acknowledged_commits: 0,
             committed: 0,
             acknowledged: 0,
+            held: 0,
         })
     }
 
@@ -244,6 +259,31 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
         need.worst().is_some_and(fits) && self.newest - self.oldest + kept + line.count < self.slots.len() as u64
     }
 
+    /// Whether room taken for a user keeps him within a limit, in bytes. Whoever has nothing may have anything.
+    pub fn within(&self, uid: u32, need: &Need, limit: u64) -> bool {
+        let held = self.shares.held(uid);
+        held == 0 || need.worst().is_some_and(|worst| held.saturating_add(worst) <= limit)
+    }
+
+    /// [`Book::take`] on the account of a user.
+    pub fn take_for(&mut self, uid: u32, need: &Need) -> Option<Taken> {
+        let taken = self.take(need, Claim::Ordinary)?;
+        let length = self.slot(taken.slot).length;
+        let share = self.shares.take(uid, length.into());
+        self.slot(taken.slot).share = share;
+        Some(taken)
+    }
+
+    /// Who has what of the ring, and had.
+    pub fn shares(&mut self) -> &mut Shares<H> {
+        &mut self.shares
+    }
+
+    /// How much room is taken of which nobody knows yet whether it will be a record, in pieces.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
     /// Takes room for one record, or `None` if there is not enough.
     pub fn take(&mut self, need: &Need, claim: Claim) -> Option<Taken> {
         need.worst()?;
@@ -255,7 +295,8 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
             return None;
         }
         let slot = self.newest;
-        *self.slot(slot) = Slot { commit: TAKEN, length: u32::try_from(length).ok()? };
+        *self.slot(slot) = Slot { commit: TAKEN, length: u32::try_from(length).ok()?, share: NOBODY };
+        self.held += 1;
         self.newest += 1;
         self.head += length;
         Some(Taken { book: self.name, slot, position, length: u32::try_from(need.length).ok()? })
@@ -277,10 +318,14 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
         let newest = taken.slot + 1 == self.newest;
         let slot = self.slot(taken.slot);
         slot.commit = sequence;
+        let share = slot.share;
         if newest {
             slot.length -= unused;
             self.head -= u64::from(unused);
+            self.shares.give_back(share, unused.into());
         }
+        self.shares.recorded(share, length as u64);
+        self.held -= 1;
         self.commits += 1;
         self.committed += length as u64;
         Ok(Committed { sequence, lsn, end: self.committed })
@@ -292,6 +337,7 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
             return;
         }
         self.slot(taken.slot).commit = ABANDONED;
+        self.held -= 1;
         while self.newest > self.oldest {
             let slot = *self.slot(self.newest - 1);
             if slot.commit != ABANDONED {
@@ -299,6 +345,7 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
             }
             self.newest -= 1;
             self.head -= u64::from(slot.length);
+            self.shares.give_back(slot.share, slot.length.into());
         }
     }
 
@@ -341,6 +388,7 @@ impl<S: DerefMut<Target = [Slot]>, Q: Queue> Book<S, Q> {
             }
             self.oldest += 1;
             self.tail += u64::from(slot.length);
+            self.shares.give_back(slot.share, slot.length.into());
         }
         true
     }

@@ -9,23 +9,29 @@
 
 use kernel::mm::virt::VmaNew;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Relaxed, Release};
+use kernel::sync::atomic::{Acquire, Release};
 use kernel::sync::{new_mutex, new_spinlock, Arc, Mutex, SpinLock};
-use kernel::time::{msecs_to_jiffies, Instant, Monotonic};
+use kernel::time::{Instant, Monotonic};
 
 use super::attach::Consumer;
-use super::book::{Book, Claim, Kept, Line, Need, Slot, Taken};
+use super::book::{Book, Kept, Line, Need, Slot, Taken};
+use super::gap::{Gaps, Spell};
 use super::memory::{Memory, QueueMemory};
 use super::room::Room;
+use super::shares::{Share, OTHERS};
+use super::wait::Admission;
 use super::{registry, sys};
 use crate::format::mark::MARK_LEN;
 use crate::format::record::{
-    record_len, seal, Attributes, Body, Head, Identity, Lsn, RecordType, UnmountBody, RECORD_ALIGN, RECORD_MAX,
-    TRAILER_LEN, WRITE_MAX,
+    record_len, seal, Attributes, Body, GapBody, GapEndBody, Head, Identity, Lsn, RecordType, UnmountBody,
+    RECORD_ALIGN, RECORD_MAX, TRAILER_LEN, WRITE_MAX,
 };
-use crate::format::uapi::{ListEntry, RING_ATTACHED, RING_MOUNTED, RING_UNCLEAN};
+use crate::format::uapi::{
+    ListEntry, UserEntry, Users, RING_ATTACHED, RING_DEGRADED, RING_GAP, RING_MOUNTED, RING_UNCLEAN, USERS_MAX,
+    USER_OTHERS,
+};
 use crate::vfs::chardev::{ModulePin, SuperblockId};
-use crate::vfs::wait::{new_wait_queue, Check, Turn, WaitQueue};
+use crate::vfs::wait::{new_wait_queue, WaitQueue};
 
 /// Smallest length of a ring's data in bytes.
 pub(crate) const RING_MIN: usize = 1 << 20;
@@ -38,11 +44,13 @@ pub(crate) const RING_MAX: usize = 1 << 30;
 const BYTES_PER_ENTRY: usize = 512;
 /// The consumer is told at the latest when this much waits for it, in bytes, or a quarter of the ring.
 const DUE_BYTES: usize = 1 << 20;
-/// With `onstall=fail`: how long a consumer may acknowledge nothing while somebody waits.
-const STALL_MILLISECONDS: i64 = 30_000;
+/// Where the mount does not say: how long a consumer may acknowledge nothing while somebody waits, in seconds.
+pub(crate) const STALL_DEFAULT: u32 = 30;
+/// How many users are told apart.
+const SHARES: usize = 128;
 /// How many slots are released before the spinlock is let go in between.
 const RELEASE_BATCH: usize = 1024;
-/// Always kept: room for the record of an unmount, and for one gap.
+/// Always kept: room for the record of an unmount, and for the beginning and the end of one gap.
 const KEPT: Kept = Kept { bytes: 1024, slots: 4 };
 
 /// What happens to operations that the log cannot take.
@@ -53,6 +61,19 @@ pub(crate) enum Onstall {
     Block,
     /// They fail with `EIO`: at once while there is no consumer, and when the one there is does nothing for long.
     Fail,
+    /// They wait as long as with `Fail` while a consumer does nothing, and then go on unrecorded: the log has a gap.
+    Degrade,
+}
+
+/// What a mount says about its log, and a remount may change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// See [`Onstall`].
+    pub(crate) onstall: Onstall,
+    /// How long the consumer may acknowledge nothing while somebody waits, in seconds.
+    pub(crate) stall: u32,
+    /// How many bytes of the ring one user may take, if there is a limit. It does not hold for the superuser.
+    pub(crate) uid_limit: Option<u64>,
 }
 
 /// The state of the root, for the record of the mount.
@@ -73,8 +94,8 @@ pub(crate) struct Root {
 
 /// What a log asks of the tree that it is the log of. All of it may sleep.
 ///
-/// Called without any lock of the filesystem above held, from the consumer's tasks and at unmount, never after
-/// [`Log::unmounted`] has returned.
+/// Called from the consumer's tasks and at unmount without any lock of the filesystem above held, and by those who wait
+/// for the log with what they hold; never after [`Log::unmounted`] has returned.
 pub(crate) trait Lower: Send + Sync {
     /// Reads the value of `trusted.reelfs` of the root below into `value`; its length, or `None` if there is none.
     /// `ERANGE` if it is longer.
@@ -83,14 +104,16 @@ pub(crate) trait Lower: Send + Sync {
     fn write_mark(&self, value: &[u8; MARK_LEN]) -> Result;
     /// The state of the root below.
     fn root(&self) -> Result<Root>;
+    /// Makes all of the filesystem below durable.
+    fn sync(&self) -> Result;
 }
 
 /// What a log is made from.
 pub(crate) struct Config {
     /// Length of the data in bytes; a power of two from [`RING_MIN`] to [`RING_MAX`].
     pub(crate) size: usize,
-    /// See [`Onstall`].
-    pub(crate) onstall: Onstall,
+    /// See [`Policy`].
+    pub(crate) policy: Policy,
     /// What was mounted, for people to read.
     pub(crate) source: KVec<u8>,
     /// The mount.
@@ -114,28 +137,34 @@ pub(super) enum Phase {
 
 /// What is protected by the spinlock.
 pub(super) struct State {
-    pub(super) book: Book<KVVec<Slot>, QueueMemory>,
+    pub(super) book: Book<KVVec<Slot>, QueueMemory, KVVec<Share>>,
+    pub(super) policy: Policy,
+    pub(super) gaps: Gaps,
     pub(super) phase: Phase,
     pub(super) consumer: Option<Arc<Consumer>>,
     /// Zero until it is known.
     pub(super) stream: [u8; 16],
     pub(super) epoch: u64,
+    /// Where the records of this mount begin.
+    pub(super) first_lsn: Lsn,
     pub(super) unclean: bool,
     /// The mount is on its way out: nobody waits for a consumer that is not there.
-    closing: bool,
+    pub(super) closing: bool,
     /// A change could not be recorded. Nothing more is accepted.
-    broken: bool,
+    pub(super) broken: bool,
     /// The highest LSN that somebody waits for.
-    wanted: Lsn,
+    pub(super) wanted: Lsn,
     /// What those in the line for room wait for.
-    line: Line,
+    pub(super) line: Line,
+    /// How many wait for their own share to become smaller.
+    pub(super) crowd: u64,
     /// Since when somebody has waited while the consumer acknowledged nothing.
-    stalled: Option<Instant<Monotonic>>,
+    pub(super) stalled: Option<Instant<Monotonic>>,
     /// What the consumer was told since its last acknowledgement.
     told: Told,
     due_bytes: u64,
-    waits: u64,
-    refused: u64,
+    pub(super) waits: u64,
+    pub(super) refused: u64,
 }
 
 /// What there is for the consumer.
@@ -152,7 +181,8 @@ impl State {
     pub(super) fn news(&self) -> Told {
         let backlog = self.book.backlog();
         let readable = backlog > 0;
-        let due = backlog >= self.due_bytes || self.wanted > self.book.acknowledged() || self.line.count() > 0;
+        let waiting = self.line.count() > 0 || self.crowd > 0;
+        let due = backlog >= self.due_bytes || self.wanted > self.book.acknowledged() || waiting;
         Told { readable, due: readable && due }
     }
 
@@ -165,17 +195,6 @@ impl State {
             if let Some(consumer) = &self.consumer {
                 consumer.wake();
             }
-        }
-    }
-
-    /// Whether room may be taken. `Ok(false)`: not yet. `EIO`: no, by policy or for good.
-    fn admits(&self, onstall: Onstall) -> Result<bool> {
-        match self.phase {
-            Phase::Closed | Phase::Gone => Err(EIO),
-            _ if self.broken => Err(EIO),
-            _ if self.consumer.is_none() && (self.closing || onstall == Onstall::Fail) => Err(EIO),
-            Phase::Fresh => Ok(false),
-            Phase::Open => Ok(true),
         }
     }
 }
@@ -194,8 +213,7 @@ pub(super) struct Entry<'a, B: Body> {
 #[pin_data]
 pub(crate) struct Log {
     id: u64,
-    onstall: Onstall,
-    source: KVec<u8>,
+    pub(super) source: KVec<u8>,
     superblock: SuperblockId,
     pub(super) memory: Arc<Memory>,
     /// See the lock order in [`super`]. The tree below, until the mount is gone.
@@ -205,10 +223,13 @@ pub(crate) struct Log {
     pub(super) state: SpinLock<State>,
     /// The line for room, first come, first served.
     #[pin]
-    room: WaitQueue,
-    /// Those who wait for an acknowledgement.
+    pub(super) room: WaitQueue,
+    /// Those who have too much of the ring already.
     #[pin]
-    durable: WaitQueue,
+    pub(super) crowd: WaitQueue,
+    /// Those who wait for an acknowledgement, or for a gap to begin.
+    #[pin]
+    pub(super) durable: WaitQueue,
     /// Keeps the module while records are here that nobody has.
     #[pin]
     pin: Mutex<Option<ModulePin>>,
@@ -225,18 +246,23 @@ impl Log {
         let entries = config.size / BYTES_PER_ENTRY;
         let (memory, queue) = Memory::new(config.size, entries)?;
         let slots = KVVec::from_elem(Slot::EMPTY, entries, GFP_KERNEL_ACCOUNT)?;
-        let book = Book::new(memory.name(), config.size, KEPT, slots, queue).ok_or(EINVAL)?;
+        let shares = KVVec::from_elem(Share::EMPTY, SHARES, GFP_KERNEL_ACCOUNT)?;
+        let book = Book::new(memory.name(), config.size, KEPT, slots, queue, shares).ok_or(EINVAL)?;
         let state = State {
             book,
+            policy: config.policy,
+            gaps: Gaps::NONE,
             phase: Phase::Fresh,
             consumer: None,
             stream: [0; 16],
             epoch: 0,
+            first_lsn: 0,
             unclean: false,
             closing: false,
             broken: false,
             wanted: 0,
             line: Line::default(),
+            crowd: 0,
             stalled: None,
             told: Told::default(),
             due_bytes: DUE_BYTES.min(config.size / 4) as u64,
@@ -247,13 +273,13 @@ impl Log {
             Arc::pin_init(
                 pin_init!(Log {
                     id,
-                    onstall: config.onstall,
                     source: config.source,
                     superblock: config.superblock,
                     memory,
                     control <- new_mutex!(Some(config.lower), "reelfs_log_control"),
                     state <- new_spinlock!(state, "reelfs_log_state"),
                     room <- new_wait_queue!("reelfs_log_room"),
+                    crowd <- new_wait_queue!("reelfs_log_crowd"),
                     durable <- new_wait_queue!("reelfs_log_durable"),
                     pin <- new_mutex!(None, "reelfs_log_pin"),
                 }),
@@ -293,67 +319,22 @@ impl Log {
         Ok(Need { length, head: B::HEAD_LEN, align: align.max(RECORD_ALIGN) })
     }
 
-    /// Waits until a record with a payload of up to `payload_max` bytes would fit, or the policy says no.
-    ///
-    /// Sleeps, killable; to be called without room, and without any lock if that can be helped. What was waited for
-    /// may be gone again when it returns: [`Log::try_reserve`], and start over. Whoever waits longest comes first.
-    ///
-    /// Errors: `EINTR` killed; `EIO` by policy; `E2BIG` never fits.
-    pub(crate) fn wait_room<B: Body>(&self, payload_max: usize, align: usize) -> Result {
-        let need = self.need::<B>(payload_max, align)?;
-        {
-            let mut state = self.state.lock();
-            if !state.book.possible(&need) {
-                return Err(E2BIG);
-            }
-            match state.admits(self.onstall) {
-                Ok(true) if state.book.fits_beside(&need, &state.line) => return Ok(()),
-                Ok(_) => {}
-                Err(error) => {
-                    state.refused += 1;
-                    return Err(error);
-                }
-            }
-            state.waits += 1;
-            state.line = state.line.with(&need);
-            state.tell();
-        }
-        let mut new = true;
-        let result = self.room.wait_killable(Turn::Queue, || {
-            let mut state = self.state.lock();
-            // Whoever is new leaves what there is to the first in line, and has that one look in case it was woken
-            // for nothing before; the first one may be this one by now.
-            let yields = core::mem::take(&mut new) && !state.book.fits_beside(&need, &state.line.without(&need));
-            if yields {
-                self.room.wake_one();
-            }
-            match state.admits(self.onstall) {
-                Err(error) => Check::Done(Err(error)),
-                Ok(true) if !yields && state.book.fits(&need, Claim::Ordinary) => Check::Done(Ok(())),
-                Ok(_) => self.patience(&mut state),
-            }
-        });
-        let result = result.and_then(|inner| inner);
-        let mut state = self.state.lock();
-        state.line = state.line.without(&need);
-        if result.is_err() {
-            state.refused += 1;
-        }
-        if state.line.count() == 0 && result != Err(EIO) {
-            // Nobody is left who waited for the consumer in vain.
-            state.stalled = None;
-        }
-        // The next in line may fit too, and was not woken if this one was.
-        if state.line.count() > 0 {
-            self.room.wake_one();
-        }
-        result
+    /// What the mount says about its log.
+    pub(crate) fn policy(&self) -> Policy {
+        self.state.lock().policy
     }
 
-    /// Takes room for a record of this type if there is some now. Never sleeps.
+    /// Changes what the mount says about its log. Those who wait look again.
+    pub(crate) fn set_policy(&self, policy: Policy) {
+        self.state.lock().policy = policy;
+        self.wake_everybody();
+    }
+
+    /// Takes room for a record of this type if there is some now. Never sleeps, but in a gap for memory, where there is
+    /// a payload.
     ///
     /// The payload begins at a multiple of `align`, a power of two of at most a page, in kernel addresses. `Ok(None)`:
-    /// not now. Errors: `EIO` by policy; `E2BIG` never fits.
+    /// not now. Errors: `EIO` by policy; `E2BIG` never fits; `ENOMEM` in a gap.
     pub(crate) fn try_reserve<B: Body>(&self, payload_max: usize, align: usize) -> Result<Option<Room<'_, B>>> {
         self.take_room(payload_max, align, false)
     }
@@ -361,19 +342,29 @@ impl Log {
     /// [`Log::try_reserve`], with `last` only if it takes nothing from those in line.
     fn take_room<B: Body>(&self, payload_max: usize, align: usize, last: bool) -> Result<Option<Room<'_, B>>> {
         let need = self.need::<B>(payload_max, align)?;
+        let uid = sys::current_fsuid();
         let mut state = self.state.lock();
         if !state.book.possible(&need) {
             return Err(E2BIG);
         }
-        match state.admits(self.onstall) {
-            Ok(true) if !last || state.book.fits_beside(&need, &state.line) => {}
+        match state.admits() {
+            Ok(Admission::Record) if state.within(uid, &need) => {
+                if last && !state.book.fits_beside(&need, &state.line) {
+                    return Ok(None);
+                }
+            }
+            Ok(Admission::Aside) => {
+                state.gaps.enter();
+                drop(state);
+                return Room::aside(self, payload_max, align).map(Some);
+            }
             Ok(_) => return Ok(None),
             Err(error) => {
                 state.refused += 1;
                 return Err(error);
             }
         }
-        let taken = state.book.take(&need, Claim::Ordinary);
+        let taken = state.book.take_for(uid, &need);
         Ok(taken.map(|taken| Room::new(self, taken, payload_max)))
     }
 
@@ -432,6 +423,7 @@ impl Log {
         if state.line.count() > 0 {
             self.room.wake_one();
         }
+        self.nobody_holds(&state);
         drop(state);
         if end.is_none() {
             self.fail_for_good("a change did not fit into its record");
@@ -441,67 +433,19 @@ impl Log {
 
     /// Gives room back without a record.
     pub(super) fn abandon(&self, taken: Taken) {
-        self.state.lock().book.abandon(taken);
+        {
+            let mut state = self.state.lock();
+            state.book.abandon(taken);
+            self.nobody_holds(&state);
+        }
         self.reclaim();
     }
 
-    /// Waits until all below `lsn` is on the consumer's stable storage.
-    ///
-    /// Sleeps, killable, and wakes the consumer; to be called without room and without locks. Errors: `EINTR` killed;
-    /// `EIO` by policy, or because the mount is on its way out and there is no consumer.
-    pub(crate) fn wait_durable(&self, lsn: Lsn) -> Result {
-        let control = self.memory.control();
-        if control.acknowledged.load(Acquire) >= lsn {
-            return Ok(());
+    /// After room was given back: a gap may wait for the last of it.
+    fn nobody_holds(&self, state: &State) {
+        if state.gaps.spell == Spell::Beginning && state.book.held() == 0 {
+            self.durable.wake_all();
         }
-        self.want(lsn);
-        let result = self.durable.wait_killable(Turn::All, || {
-            let mut state = self.state.lock();
-            if state.book.acknowledged() >= lsn.min(state.book.committed()) {
-                return Check::Done(Ok(()));
-            }
-            if state.broken || state.phase == Phase::Gone {
-                return Check::Done(Err(EIO));
-            }
-            if state.consumer.is_none() && (state.closing || self.onstall == Onstall::Fail) {
-                return Check::Done(Err(EIO));
-            }
-            self.patience(&mut state)
-        });
-        result.and_then(|inner| inner)
-    }
-
-    /// Asks the consumer for all below `lsn`, without waiting: what else has to be done may be done meanwhile.
-    pub(crate) fn want(&self, lsn: Lsn) {
-        let mut state = self.state.lock();
-        let lsn = lsn.min(state.book.committed());
-        if state.book.acknowledged() >= lsn {
-            return;
-        }
-        if lsn > state.wanted {
-            state.wanted = lsn;
-            self.memory.control().wanted.store(lsn, Relaxed);
-        }
-        state.tell();
-    }
-
-    /// How long whoever waits goes on doing so. Those who come while the consumer is known to do nothing do not wait
-    /// as long as the first one did.
-    fn patience<R>(&self, state: &mut State) -> Check<Result<R>> {
-        if self.onstall == Onstall::Block && !state.closing {
-            return Check::Sleep;
-        }
-        let stalled = state.stalled.get_or_insert_with(Instant::now).elapsed().as_millis();
-        match STALL_MILLISECONDS - stalled {
-            left @ 1.. => Check::SleepFor(msecs_to_jiffies(left as u32)),
-            _ => Check::Done(Err(EIO)),
-        }
-    }
-
-    /// Wakes all who wait for something to change with the consumer, or with the log as a whole.
-    pub(super) fn wake_everybody(&self) {
-        self.room.wake_all();
-        self.durable.wake_all();
     }
 
     /// After room was abandoned or acknowledged: makes it usable, and lets those in line know.
@@ -511,6 +455,9 @@ impl Log {
             let more = state.book.release(RELEASE_BATCH);
             if state.line.count() > 0 {
                 self.room.wake_one();
+            }
+            if state.crowd > 0 {
+                self.crowd.wake_all();
             }
             if !more {
                 break;
@@ -585,18 +532,8 @@ impl Log {
 
     /// The last record. The mark that goes with it, unless the log is not the whole truth.
     fn publish_unmount(&self, state: &mut State) -> Option<[u8; MARK_LEN]> {
-        let need = self.need::<UnmountBody>(0, RECORD_ALIGN).ok()?;
-        let taken = state.book.take(&need, Claim::Kept)?;
-        let body = UnmountBody { reserved: 0.into() };
-        let entry = Entry {
-            kind: RecordType::Unmount,
-            flags: 0,
-            object: Identity::NONE,
-            body: &body,
-            payload_len: 0,
-            payload_crc: 0,
-        };
-        let end = self.publish(state, taken, &entry)?;
+        self.end_gap_at_unmount(state);
+        let end = self.publish_kept(state, RecordType::Unmount, &UnmountBody { reserved: 0.into() })?;
         (!state.broken).then(|| super::attach::clean_mark(state, end))
     }
 
@@ -619,11 +556,12 @@ impl Log {
             *to = *from;
         }
         let state = self.state.lock();
+        let (policy, gaps) = (state.policy, &state.gaps);
         ListEntry {
             ring: self.id,
             stream: state.stream,
             state: state.flags(),
-            onstall: if self.onstall == Onstall::Block { 0 } else { 1 },
+            onstall: policy.onstall as u32,
             epoch: state.epoch,
             acknowledged: state.book.acknowledged(),
             committed: state.book.committed(),
@@ -632,8 +570,31 @@ impl Log {
             waits: state.waits,
             refused: state.refused,
             records: state.book.commits(),
+            stall: u64::from(policy.stall) * 1000,
+            uid_limit: policy.uid_limit.unwrap_or(0),
+            gap_lsn: gaps.lacks.unwrap_or(0),
+            gaps: gaps.count,
+            degraded_since: gaps.since,
+            unrecorded: gaps.total.changes,
+            unrecorded_bytes: gaps.total.bytes,
             source,
         }
+    }
+
+    /// Who has records in the ring, as `REELFS_IOC_USERS` shows them: those from `request.from` on.
+    pub(crate) fn users(&self, request: &mut Users) {
+        let mut state = self.state.lock();
+        let mut count = 0;
+        request.next = 0;
+        for (next, share) in state.book.shares().list(request.from as usize) {
+            let Some(entry) = request.users.get_mut(count) else { break };
+            let uid = if share.uid == OTHERS { USER_OTHERS } else { share.uid };
+            let Share { held, bytes, records, waits, .. } = *share;
+            *entry = UserEntry { uid, reserved: 0, held, bytes, records, waits };
+            count += 1;
+            request.next = if count == USERS_MAX { next as u32 } else { 0 };
+        }
+        request.count = count as u32;
     }
 }
 
@@ -644,17 +605,21 @@ impl State {
         (if mounted { RING_MOUNTED } else { 0 })
             | (if self.unclean { RING_UNCLEAN } else { 0 })
             | (if self.consumer.is_some() { RING_ATTACHED } else { 0 })
+            | (if self.gaps.lacks.is_some() { RING_GAP } else { 0 })
+            | (if self.gaps.is_open() { RING_DEGRADED } else { 0 })
     }
 
     /// The consumer did what it is there for: after an acknowledgement, or with another consumer.
     pub(super) fn heard(&mut self) {
         self.told = self.news();
         self.stalled = None;
+        self.gaps.relieve();
     }
 }
 
 const _: () = {
     // What is kept back holds what it is kept for.
-    assert!(KEPT.bytes >= 4 * (UnmountBody::HEAD_LEN + TRAILER_LEN));
+    let ends = UnmountBody::HEAD_LEN + GapBody::HEAD_LEN + GapEndBody::HEAD_LEN + 3 * TRAILER_LEN;
+    assert!(KEPT.bytes >= 2 * ends && KEPT.slots > 3);
     assert!(RING_MIN / 8 >= (64 << 10) + 4096 && RECORD_MAX >= WRITE_MAX + (64 << 10));
 };

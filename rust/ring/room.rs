@@ -4,28 +4,60 @@
 
 use core::marker::PhantomData;
 
+use kernel::prelude::*;
+
 use super::book::Taken;
 use super::log::{Entry, Log};
 use crate::format::crc32c_append;
 use crate::format::record::{Body, Identity, Lsn, RecordType};
+use crate::vfs::zeros;
 
 /// Room in the log for one record of a type: neither copied nor cloned, abandoned when dropped.
+///
+/// In a gap it is memory elsewhere, and what is committed is counted and dropped: see [`gap`](super::gap).
 #[must_use = "room that is dropped is abandoned: the change would not be recorded"]
 pub(crate) struct Room<'l, B: Body> {
     log: &'l Log,
-    taken: Option<Taken>,
+    place: Place,
     payload_max: usize,
     /// Length and CRC32C of the beginning of the payload that was summed up.
     sum: Option<(usize, u32)>,
     _body: PhantomData<B>,
 }
 
+/// Where the bytes are.
+enum Place {
+    /// In the ring.
+    Ring(Taken),
+    /// Nowhere that a record could be: a payload from an offset on, aligned as was asked for.
+    Aside(KVVec<u8>, usize),
+    /// Committed.
+    Gone,
+}
+
 impl<'l, B: Body> Room<'l, B> {
     pub(super) fn new(log: &'l Log, taken: Taken, payload_max: usize) -> Self {
-        Self { log, taken: Some(taken), payload_max, sum: None, _body: PhantomData }
+        Self { log, place: Place::Ring(taken), payload_max, sum: None, _body: PhantomData }
     }
 
-    /// Where the payload goes: `payload_max` contiguous bytes of the ring, with whatever was in them before.
+    /// Room for an operation that has [entered](super::gap::Gaps::enter) a gap. `ENOMEM`.
+    pub(super) fn aside(log: &'l Log, payload_max: usize, align: usize) -> Result<Self> {
+        // From here on it is given back in any case.
+        let mut room = Self { log, place: Place::Aside(KVVec::new(), 0), payload_max, sum: None, _body: PhantomData };
+        if payload_max > 0 {
+            let bytes = zeros(payload_max.checked_add(align).ok_or(ENOMEM)?)?;
+            let start = bytes.as_ptr().align_offset(align.max(1)).min(align);
+            room.place = Place::Aside(bytes, start);
+        }
+        Ok(room)
+    }
+
+    /// Whether what is committed will be in the log.
+    pub(crate) fn is_recorded(&self) -> bool {
+        matches!(self.place, Place::Ring(_))
+    }
+
+    /// Where the payload goes: `payload_max` contiguous bytes, with whatever was in them before.
     pub(crate) fn payload(&mut self) -> &mut [u8] {
         self.sum = None;
         self.bytes()
@@ -33,10 +65,12 @@ impl<'l, B: Body> Room<'l, B> {
 
     fn bytes(&mut self) -> &mut [u8] {
         let length = self.payload_max;
-        match &mut self.taken {
-            Some(taken) => self.log.memory.bytes(taken).get_mut(B::HEAD_LEN..B::HEAD_LEN + length).unwrap_or(&mut []),
-            None => &mut [],
-        }
+        let (bytes, start) = match &mut self.place {
+            Place::Ring(taken) => (self.log.memory.bytes(taken), B::HEAD_LEN),
+            Place::Aside(bytes, start) => (bytes.as_mut_slice(), *start),
+            Place::Gone => return &mut [],
+        };
+        bytes.get_mut(start..start + length).unwrap_or(&mut [])
     }
 
     /// Computes the checksum over the first `length` bytes of the payload, which are in their place: best done right
@@ -47,7 +81,8 @@ impl<'l, B: Body> Room<'l, B> {
                 return crc;
             }
         }
-        let crc = crc32c_append(0, self.bytes().get(..length).unwrap_or(&[]));
+        // What is in no log needs no checksum.
+        let crc = if self.is_recorded() { crc32c_append(0, self.bytes().get(..length).unwrap_or(&[])) } else { 0 };
         self.sum = Some((length, crc));
         crc
     }
@@ -65,8 +100,13 @@ impl<'l, B: Body> Room<'l, B> {
         body: &B,
         payload_len: usize,
     ) -> Lsn {
+        if !self.is_recorded() {
+            self.place = Place::Gone;
+            self.log.passed::<B>(Some(payload_len));
+            return self.log.committed();
+        }
         let payload_crc = self.sum_up(payload_len);
-        let Some(taken) = self.taken.take() else { return self.log.committed() };
+        let Place::Ring(taken) = core::mem::replace(&mut self.place, Place::Gone) else { return self.log.committed() };
         let entry = Entry { kind, flags, object, body, payload_len, payload_crc };
         self.log.commit(taken, &entry)
     }
@@ -74,8 +114,10 @@ impl<'l, B: Body> Room<'l, B> {
 
 impl<B: Body> Drop for Room<'_, B> {
     fn drop(&mut self) {
-        if let Some(taken) = self.taken.take() {
-            self.log.abandon(taken);
+        match core::mem::replace(&mut self.place, Place::Gone) {
+            Place::Ring(taken) => self.log.abandon(taken),
+            Place::Aside(..) => self.log.passed::<B>(None),
+            Place::Gone => {}
         }
     }
 }

@@ -56,6 +56,12 @@ impl<T: FileSystem> MountContext<'_, T> {
         unsafe { (*self.fc).sb_flags & bindings::SB_RDONLY != 0 }
     }
 
+    /// Returns whether there is a mount already, whose options are to change.
+    pub(crate) fn is_remount(&self) -> bool {
+        // SAFETY: By the type's invariants.
+        unsafe { (*self.fc).purpose() == bindings::fs_context_purpose_FS_CONTEXT_FOR_RECONFIGURE }
+    }
+
     /// Says in the mount's log why it is refused, and returns the error.
     #[must_use]
     pub(crate) fn refuse(&self, error: Error, why: fmt::Arguments<'_>) -> Error {

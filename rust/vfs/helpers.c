@@ -678,14 +678,20 @@ u32 rvfs_sample_wb_err(struct super_block *lower)
 }
 
 /* sync_fs for @sb: @lower's, its writeback errors handed on to whoever watches @sb. */
+int rvfs_sync_fs(struct super_block *sb)
+{
+	int err;
+
+	down_read(&sb->s_umount);
+	err = sync_filesystem(sb);
+	up_read(&sb->s_umount);
+	return err;
+}
+
 int rvfs_sync_lower(struct super_block *sb, struct super_block *lower, u32 *cursor)
 {
 	static DEFINE_SPINLOCK(lock);
-	int err, wb;
-
-	down_read(&lower->s_umount);
-	err = sync_filesystem(lower);
-	up_read(&lower->s_umount);
+	int err = rvfs_sync_fs(lower), wb;
 
 	spin_lock(&lock);
 	wb = errseq_check_and_advance(&lower->s_wb_err, cursor);

@@ -127,6 +127,7 @@ const char *rvfs_param_string(const struct fs_parameter *param);
 bool rvfs_is_idmapped_mnt(const struct vfsmount *mnt);
 bool rvfs_mnt_readonly(struct vfsmount *mnt);
 void rvfs_sb_copy_limits(struct super_block *sb, struct super_block *lower);
+int rvfs_sync_fs(struct super_block *sb);
 int rvfs_sync_lower(struct super_block *sb, struct super_block *lower, u32 *cursor);
 u32 rvfs_sample_wb_err(struct super_block *lower);
 const char *rvfs_sb_type_name(const struct super_block *sb);

@@ -72,6 +72,12 @@ impl PrivateMount {
         to_result(unsafe { bindings::rvfs_sync_path(self.path(self.root()).as_ptr()) })
     }
 
+    /// Makes all of the filesystem durable. Sleeps.
+    pub(crate) fn sync_filesystem(&self) -> Result {
+        // SAFETY: The mount holds its superblock, and so keeps it from being unmounted.
+        to_result(unsafe { bindings::rvfs_sync_fs((*self.ptr.as_ptr()).mnt_sb) })
+    }
+
     /// The path of `dentry` in this mount.
     pub(crate) fn path<'a>(&'a self, dentry: &'a LowerDentry) -> Path<'a> {
         Path { raw: bindings::path { mnt: self.ptr.as_ptr(), dentry: dentry.as_ptr() }, _borrow: PhantomData }

@@ -172,6 +172,8 @@ TYPES = {
     2: (8, [], no_payload),
     3: (0, [], None),
     4: (24, [("reason", 0, u32), ("bytes", 8, u64), ("changes", 16, u64)], no_payload),
+    5: (40, [("begin", 0, u64), ("since", 8, i64), ("changes", 16, u64), ("bytes", 24, u64), ("reason", 32, u32)],
+        no_payload),
     16: (192, [("parent", 0, identity), ("attr", 32, attributes), ("parent_attr", 104, attributes)], create),
     17: NAMED,
     18: NAMED,

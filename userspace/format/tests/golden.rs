@@ -73,6 +73,10 @@ fn listing(log: &[u8]) -> String {
             Event::Gap { body } => json!({
                 "reason": body.reason.get(), "bytes": body.bytes.get(), "changes": body.changes.get(),
             }),
+            Event::GapEnd { body } => json!({
+                "begin": body.begin.get(), "since": body.since.get(), "changes": body.changes.get(),
+                "bytes": body.bytes.get(), "reason": body.reason.get(),
+            }),
             Event::Create { body, name, target, xattrs: list } => json!({
                 "parent": id(&body.parent), "attr": attr(&body.attr), "parent_attr": attr(&body.parent_attr),
                 "name": hex(name), "target": hex(target), "xattrs": xattrs(list),

@@ -20,7 +20,7 @@ fn bytes_of(mark: &Mark) -> [u8; MARK_LEN] {
 
 #[test]
 fn a_mark_looks_as_specified() {
-    let mark = Mark::new(MARK_CLEAN, STREAM, 3, 0x1122_3344_5566_7788, 4096);
+    let mark = Mark::new(MARK_CLEAN, STREAM, 3, 0x1122_3344_5566_7788, 4096, None);
     let bytes = bytes_of(&mark);
     assert_eq!(&bytes[..8], b"REELMARK");
     assert_eq!(bytes[8..16], [1, 0, 0, 0, 1, 0, 0, 0]);
@@ -29,12 +29,18 @@ fn a_mark_looks_as_specified() {
     assert_eq!(bytes[40..48], [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
     assert_eq!(bytes[48..56], [0, 0x10, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[56..92], [0; 36]);
+    assert_eq!(mark.gap(), None);
+    let lacking = bytes_of(&Mark::new(MARK_CLEAN, STREAM, 3, 8192, 4096, Some(0x0102_0304_0506_0708)));
+    assert_eq!(lacking[8..16], [1, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(lacking[56..64], [8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(lacking[64..92], [0; 28]);
+    assert_eq!(Mark::parse(&lacking).expect("sound").gap(), Some(0x0102_0304_0506_0708));
     assert_eq!(resealed(bytes), bytes, "CRC32C of all before it");
 }
 
 #[test]
 fn broken_marks_are_told_apart() {
-    let good = bytes_of(&Mark::new(0, STREAM, 1, 0, 0));
+    let good = bytes_of(&Mark::new(0, STREAM, 1, 0, 0, None));
     let with = |at: usize, byte: u8| {
         let mut bytes = good;
         bytes[at] = byte;
@@ -61,10 +67,10 @@ fn broken_marks_are_told_apart() {
 proptest! {
     #[test]
     fn what_is_written_is_read(
-        clean in any::<bool>(), stream in any::<[u8; 16]>(), epoch in any::<u64>(),
+        clean in any::<bool>(), gap in any::<Option<u64>>(), stream in any::<[u8; 16]>(), epoch in any::<u64>(),
         next in any::<u64>(), synced in any::<u64>(),
     ) {
-        let mark = Mark::new(if clean { MARK_CLEAN } else { 0 }, stream, epoch, next, synced);
+        let mark = Mark::new(if clean { MARK_CLEAN } else { 0 }, stream, epoch, next, synced, gap);
         let read = Mark::parse(mark.as_bytes()).expect("just written");
         prop_assert_eq!(read, mark);
         prop_assert_eq!(read.is_clean(), clean);
@@ -73,7 +79,7 @@ proptest! {
 
     #[test]
     fn any_flipped_bit_is_noticed(bit in 0..MARK_LEN * 8) {
-        let mut bytes = bytes_of(&Mark::new(MARK_CLEAN, STREAM, 7, 8, 0));
+        let mut bytes = bytes_of(&Mark::new(MARK_CLEAN, STREAM, 7, 8, 0, None));
         bytes[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(Mark::parse(&bytes).is_err());
     }

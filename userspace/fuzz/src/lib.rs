@@ -214,9 +214,11 @@ pub fn mark(bytes: &[u8]) {
     match Mark::parse(bytes) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(mark) => {
-            let again =
-                Mark::new(mark.flags.get(), mark.stream, mark.epoch.get(), mark.next_lsn.get(), mark.synced_lsn.get());
-            assert!(Mark::parse(again.as_bytes()).is_ok_and(|found| found.is_clean() == mark.is_clean()));
+            let (flags, epoch) = (mark.flags.get(), mark.epoch.get());
+            let (next, synced) = (mark.next_lsn.get(), mark.synced_lsn.get());
+            let again = Mark::new(flags, mark.stream, epoch, next, synced, mark.gap());
+            let same = |found: Mark| found.is_clean() == mark.is_clean() && found.gap() == mark.gap();
+            assert!(Mark::parse(again.as_bytes()).is_ok_and(same));
         }
     }
 }

@@ -19,7 +19,8 @@ const FAILURE: u8 = 32;
 
 const HELP: &str = "usage: mount.reelfs LOWER DIRECTORY [-o OPTION[,OPTION...]] [-f] [-v]
 Records every change made below DIRECTORY; LOWER, mostly the same directory, holds the files.
-  -o OPTIONS  ring=SIZE, onstall=block|fail, flush=SECONDS, and those of mount(8);
+  -o OPTIONS  ring=SIZE, onstall=block|fail|degrade, stall=SECONDS,
+              uidlimit=SIZE, flush=SECONDS, and those of mount(8);
               allow-unrecorded mounts although changes could go unrecorded
   -f          look at everything, and do not mount
   -v          say what is done

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use reelfs_format::record::RECORD_ALIGN;
 use reelfs_format::uapi::QueueEntry;
 use reelfs_ring_tests::book::{Book, Claim, Committed, Kept, Line, Need, Queue, Slot, Taken, FIRST_LSN_MAX};
+use reelfs_ring_tests::shares::{Share, OTHERS};
 
 const NAME: usize = 7;
 const SIZE: usize = 4096;
@@ -27,11 +28,15 @@ impl Queue for Entries {
     }
 }
 
-type TestBook = Book<Vec<Slot>, Entries>;
+type TestBook = Book<Vec<Slot>, Entries, Vec<Share>>;
+
+fn shares() -> Vec<Share> {
+    vec![Share::EMPTY; 4]
+}
 
 fn book_of(size: usize, slots: usize, kept: Kept) -> Option<TestBook> {
     let queue = Entries(vec![QueueEntry::default(); slots]);
-    Book::new(NAME, size, kept, vec![Slot::EMPTY; slots], queue)
+    Book::new(NAME, size, kept, vec![Slot::EMPTY; slots], queue, shares())
 }
 
 fn book() -> TestBook {
@@ -56,7 +61,10 @@ fn impossible_rings_are_refused() {
     assert!(book_of(SIZE, SLOTS, Kept { bytes: SIZE, slots: 0 }).is_none(), "all bytes kept");
     assert!(book_of(SIZE, SLOTS, Kept { bytes: 0, slots: SLOTS }).is_none(), "all slots kept");
     let queue = Entries(vec![QueueEntry::default(); SLOTS * 2]);
-    assert!(Book::new(NAME, SIZE, kept, vec![Slot::EMPTY; SLOTS], queue).is_none(), "no slot for every entry");
+    assert!(
+        Book::new(NAME, SIZE, kept, vec![Slot::EMPTY; SLOTS], queue, shares()).is_none(),
+        "no slot for every entry"
+    );
 }
 
 #[test]
@@ -210,7 +218,7 @@ fn acknowledgement_takes_boundaries_only() {
 #[test]
 fn room_of_another_ring_is_not_taken_for_ours() {
     let queue = Entries(vec![QueueEntry::default(); SLOTS]);
-    let mut other = Book::new(NAME + 1, SIZE, KEPT, vec![Slot::EMPTY; SLOTS], queue).expect("sound");
+    let mut other = Book::new(NAME + 1, SIZE, KEPT, vec![Slot::EMPTY; SLOTS], queue, shares()).expect("sound");
     let foreign = other.take(&need(104), Claim::Ordinary).expect("room");
     let mut book = book();
     let foreign = book.commit(foreign, 104).expect_err("foreign");
@@ -226,6 +234,37 @@ fn a_record_never_outgrows_its_room() {
     let taken = book.commit(taken, 100).expect_err("not aligned");
     let taken = book.commit(taken, 0).expect_err("empty");
     book.commit(taken, 104).expect("it fits");
+}
+
+#[test]
+fn what_is_not_decided_yet_is_counted() {
+    let mut book = book();
+    let first = book.take(&need(256), Claim::Ordinary).expect("room");
+    let second = book.take_for(7, &need(256)).expect("room");
+    assert_eq!(book.held(), 2);
+    book.commit(second, 128).expect("it fits");
+    assert_eq!(book.held(), 1);
+    book.abandon(first);
+    assert_eq!(book.held(), 0);
+}
+
+#[test]
+fn users_are_kept_apart() {
+    let mut book = book();
+    let limit = 600;
+    assert!(book.within(7, &need(1024), limit), "whoever has nothing may have anything");
+    let taken = book.take_for(7, &need(512)).expect("room");
+    assert!(book.within(7, &need(88), limit) && !book.within(7, &need(104), limit));
+    assert!(book.within(8, &need(104), limit), "another one's affair");
+    let end = book.commit(taken, 256).expect("it fits").end;
+    assert!(book.within(7, &need(344), limit), "what the record did not need came back");
+    assert_eq!(book.acknowledge(end), Ok(()));
+    assert_eq!(book.shares().held(7), 256, "until the room can be used again");
+    book.release(1);
+    assert_eq!(book.shares().held(7), 0);
+    book.shares().waits(7);
+    let told: Vec<_> = book.shares().list(0).map(|(_, share)| *share).collect();
+    assert_eq!(told, [Share { uid: 7, held: 0, bytes: 256, records: 1, waits: 1 }]);
 }
 
 #[derive(Clone, Debug)]
@@ -368,12 +407,47 @@ proptest! {
         prop_assert!(book.fits(&whole, Claim::Ordinary));
     }
 
+    /// However many users there are: what they hold is what the ring holds, and no count is lost.
+    #[test]
+    fn shares_add_up(steps in prop::collection::vec((0u32..40, 13usize..60, any::<bool>(), any::<bool>()), 1..200)) {
+        let mut book = book();
+        let mut taken = Vec::new();
+        let (mut records, mut bytes) = (0, 0);
+        for (uid, words, commit, drain) in steps {
+            if let Some(room) = book.take_for(uid, &need(words * RECORD_ALIGN)) {
+                taken.push(room);
+            }
+            if commit && !taken.is_empty() {
+                let room = taken.remove(uid as usize % taken.len());
+                let length = room.length().min(words * RECORD_ALIGN);
+                book.commit(room, length).expect("it fits");
+                records += 1;
+                bytes += length as u64;
+            } else if drain {
+                taken.drain(..).for_each(|room| book.abandon(room));
+                let end = book.committed();
+                prop_assert_eq!(book.acknowledge(end), Ok(()));
+                while book.release(1) {}
+            }
+            let used = book.used();
+            let told: Vec<_> = book.shares().list(0).map(|(_, share)| *share).collect();
+            prop_assert_eq!(told.iter().map(|share| share.held).sum::<u64>(), used);
+            prop_assert_eq!(told.iter().map(|share| share.records).sum::<u64>(), records);
+            prop_assert_eq!(told.iter().map(|share| share.bytes).sum::<u64>(), bytes);
+            let mut uids: Vec<_> = told.iter().map(|share| share.uid).collect();
+            uids.sort_unstable();
+            uids.dedup();
+            prop_assert_eq!(uids.len(), told.len(), "one entry for each");
+            prop_assert!(told.iter().all(|share| share.uid < 40 || share.uid == OTHERS));
+        }
+    }
+
     /// The entries that a consumer reads are those of the commits, wherever the queue stands.
     #[test]
     fn entries_are_found_by_their_number(lengths in prop::collection::vec(13usize..60, 1..200)) {
         let queue = Entries(vec![QueueEntry::default(); SLOTS]);
         let mut shadow = vec![QueueEntry::default(); SLOTS];
-        let mut book = Book::new(NAME, SIZE, KEPT, vec![Slot::EMPTY; SLOTS], queue).expect("sound");
+        let mut book = Book::new(NAME, SIZE, KEPT, vec![Slot::EMPTY; SLOTS], queue, shares()).expect("sound");
         for words in lengths {
             let length = words * RECORD_ALIGN;
             let taken = loop {

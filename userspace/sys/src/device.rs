@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use reelfs_format::record::Lsn;
 use reelfs_format::uapi::{
-    Acknowledge, Attach, Control, Discard, ListEntry, QueueEntry, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING,
-    DEVICE_NAME, IOC_ACKNOWLEDGE, IOC_ATTACH, IOC_DETACH, IOC_DISCARD, IOC_LIST, RING_FIRST, RING_MOUNTED,
-    RING_UNCLEAN, UAPI_VERSION,
+    Acknowledge, Attach, Control, Discard, ListEntry, QueueEntry, UserEntry, Users, ATTACH_ADOPT, ATTACH_BY_FD,
+    ATTACH_BY_RING, DEVICE_NAME, IOC_ACKNOWLEDGE, IOC_ATTACH, IOC_DETACH, IOC_DISCARD, IOC_LIST, IOC_USERS, RING_FIRST,
+    RING_GAP, RING_MOUNTED, RING_UNCLEAN, UAPI_VERSION, USERS_MAX,
 };
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::ioctl::{ioctl, Ioctl, IoctlOutput, Opcode};
@@ -135,6 +135,25 @@ impl Device {
         }
     }
 
+    /// Who has records in a ring, or had.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` no such ring.
+    pub fn users(&self, ring: u64) -> io::Result<Vec<UserEntry>> {
+        let mut found = Vec::new();
+        let mut part =
+            Users { ring, from: 0, count: 0, next: 0, reserved: 0, users: [UserEntry::default(); USERS_MAX] };
+        loop {
+            command(&self.file, IOC_USERS, &mut part)?;
+            found.extend(part.users.iter().take(part.count as usize));
+            if part.next <= part.from {
+                return Ok(found);
+            }
+            part.from = part.next;
+        }
+    }
+
     /// Throws away a ring whose mount is gone, with the records in it. `committed` is
     /// [`ListEntry::committed`], as proof that the caller looked.
     ///
@@ -184,6 +203,13 @@ fn empty_entry(ring: u64) -> ListEntry {
         waits: 0,
         refused: 0,
         records: 0,
+        stall: 0,
+        uid_limit: 0,
+        gap_lsn: 0,
+        gaps: 0,
+        degraded_since: 0,
+        unrecorded: 0,
+        unrecorded_bytes: 0,
         source: [0; 256],
     }
 }
@@ -376,6 +402,11 @@ impl Ring {
     /// Whether the mount before this one did not end cleanly: log and tree may disagree.
     pub fn is_unclean(&self) -> bool {
         self.attach.state & RING_UNCLEAN != 0
+    }
+
+    /// Where the log began to lack changes, if the tree has any that are in no log.
+    pub fn gap(&self) -> Option<Lsn> {
+        (self.attach.state & RING_GAP != 0).then_some(self.attach.gap_lsn)
     }
 
     /// Whether this attach was the first one of a new stream.

@@ -173,6 +173,15 @@ pub fn log() -> LogBuilder {
     let body =
         GapBody { reason: U32::new(GAP_DISCARDED), reserved: U32::ZERO, bytes: U64::new(777), changes: U64::new(9) };
     log.push(RecordType::Gap, 0, Identity::NONE, &body, &Payload::new()).unwrap();
+    let body = GapEndBody {
+        begin: U64::new(log.lsn),
+        since: I64::new(1_700_000_000_000_000_003),
+        changes: U64::new(10),
+        bytes: U64::new(778),
+        reason: U32::new(GAP_DEGRADED),
+        reserved: U32::ZERO,
+    };
+    log.push(RecordType::GapEnd, 0, Identity::NONE, &body, &Payload::new()).unwrap();
     log.push(RecordType::Noop, 0, Identity::NONE, &EmptyBody {}, &Payload::of(b"filler")).unwrap();
     unknown(&mut log);
     log.push(RecordType::Unmount, 0, root, &UnmountBody { reserved: U64::ZERO }, &Payload::new()).unwrap();
