@@ -17,7 +17,8 @@ use crate::show;
     name = "reel",
     version,
     after_help = "Exit status: 0 done; 1 the operation failed; 2 wrong usage; 3 the media are damaged or incomplete; \
-                  4 restored, but the target could not hold everything."
+                  4 restored, but the target could not hold everything; 5 done, but the log has a gap: it lacks \
+                  changes, and says which."
 )]
 pub struct Cli {
     /// What to do.

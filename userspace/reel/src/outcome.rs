@@ -25,6 +25,9 @@ pub enum Failure {
     /// It was done, but the target could not hold everything: exit status 4.
     #[error("{0}")]
     Target(String),
+    /// It was done, but the log itself says that it lacks changes: exit status 5.
+    #[error("{0}")]
+    Gap(String),
 }
 
 impl Failure {
@@ -35,6 +38,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Media(_) => 3,
             Failure::Target(_) => 4,
+            Failure::Gap(_) => 5,
         }
     }
 

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use reelfs_format::record::Lsn;
+use reelfs_format::record::{Lsn, GAP_DEGRADED};
 use reelfs_media::reader::{Begin, LogEnd, LogReader, OnGap, RecordReader};
 use rustix::fs::{mkdirat, openat, removexattr, renameat, syncfs, Mode, OFlags, CWD};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::args::{Moment, Restore};
 use crate::outcome::Failure;
@@ -56,6 +57,10 @@ pub struct Restored {
     pub placed: Placed,
     /// What the log says about itself.
     pub remarks: Vec<Remark>,
+    /// Whether the log lacks changes, by its own word.
+    pub gap: bool,
+    /// Records behind a gap that were left out.
+    pub left_out: u64,
     /// Blocks that could not be used although nothing was lost with them.
     pub damaged_blocks: u64,
     /// Seconds for reading and contents.
@@ -130,7 +135,8 @@ fn report(args: &Restore, restored: &Restored) -> Result<(), Failure> {
             "bytes_written": restored.written, "directories": placed.directories, "files": placed.files,
             "symlinks": placed.symlinks, "nodes": placed.nodes, "extra_names": placed.extra_names,
             "unnamed": restored.unnamed, "damaged_blocks": restored.damaged_blocks,
-            "not_held": placed.lacks.len(), "remarks": restored.remarks.len(),
+            "not_held": placed.lacks.len(), "remarks": restored.remarks.len(), "gap": restored.gap,
+            "left_out": restored.left_out,
             "replay_seconds": restored.replay_seconds, "place_seconds": restored.place_seconds,
         });
         println!("{line}");
@@ -154,7 +160,13 @@ fn report(args: &Restore, restored: &Restored) -> Result<(), Failure> {
             restored.place_seconds,
         );
     }
-    if placed.lacks.is_empty() {
+    if restored.gap {
+        let target = match placed.lacks.len() {
+            0 => String::new(),
+            count => format!("; nor could the target hold {count} things"),
+        };
+        Err(Failure::Gap(format!("the tree was restored, but {}{target}", gap_text(restored.left_out))))
+    } else if placed.lacks.is_empty() {
         Ok(())
     } else {
         let count = placed.lacks.len();
@@ -166,13 +178,46 @@ fn lack_text(lack: &Lack) -> String {
     format!("{}: {}", show::name(&lack.path), lack.what)
 }
 
+/// What a gap means to whoever needs the tree.
+pub fn gap_text(left_out: u64) -> String {
+    let mut text =
+        "the log has a gap (see above): changes made in it are missing, so what is named there may be absent, \
+                    outdated, or a mixture of old and new, and what was removed may be back"
+            .to_owned();
+    if left_out > 0 {
+        text.push_str(&format!("; {left_out} later records presuppose what is missing and were left out"));
+    }
+    text
+}
+
 /// A remark, for humans.
 pub fn remark_text(remark: &Remark) -> String {
     match remark {
-        Remark::Gap { lsn, bytes, .. } if *bytes > 0 => {
-            format!("LSN {lsn:#x}: the log lacks {} of changes here", show::bytes(*bytes))
-        }
-        Remark::Gap { lsn, .. } => format!("LSN {lsn:#x}: the log lacks changes here"),
+        Remark::Gap { lsn, time, stream, reason: GAP_DEGRADED, .. } => format!(
+            "GAP in stream {}, from LSN {lsn:#x}, {} on: the log could take no records, and the mount went on without it. \
+             Up to there the log is complete",
+            Uuid::from_bytes(*stream),
+            show::time(*time)
+        ),
+        Remark::Gap { lsn, time, stream, bytes, .. } => format!(
+            "GAP in stream {}, LSN {lsn:#x}, {}: the log lacks {} here",
+            Uuid::from_bytes(*stream),
+            show::time(*time),
+            if *bytes > 0 { format!("{} of changes", show::bytes(*bytes)) } else { "changes".into() }
+        ),
+        Remark::GapEnd { lsn, time, stream, begin, since, changes, bytes } => format!(
+            "GAP in stream {}, from LSN {begin:#x} to {lsn:#x}, {} to {}: {changes} changes ({} of records) are in no log",
+            Uuid::from_bytes(*stream),
+            show::time(*since),
+            show::time(*time),
+            show::bytes(*bytes)
+        ),
+        Remark::GapBefore { lsn, time, stream } => format!(
+            "GAP in stream {}, before LSN {lsn:#x}, {}: the tree had changes by then that are in no log",
+            Uuid::from_bytes(*stream),
+            show::time(*time)
+        ),
+        Remark::LeftOut { lsn, problem } => format!("LSN {lsn:#x}: presupposes what is missing, left out: {problem}"),
         Remark::Unclean { lsn } => {
             format!("LSN {lsn:#x}: the mount before did not end cleanly; tree and log may have disagreed")
         }
@@ -232,6 +277,8 @@ pub fn restore(args: &Restore, set: Set, stop: &AtomicBool) -> Result<Restored, 
         end,
         placed,
         remarks: work.namespace.remarks().to_vec(),
+        gap: work.namespace.has_gap(),
+        left_out: work.namespace.left_out(),
         damaged_blocks: work.damaged_blocks,
         replay_seconds,
         place_seconds,

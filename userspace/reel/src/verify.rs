@@ -3,6 +3,8 @@
 //! `reel verify`: everything that can be checked without restoring. One pass over the volumes: structure and
 //! checksums of blocks and records, hashes and chain, continuity, and whether each record fits those before it.
 
+use reelfs_format::record::MOUNT_GAP;
+use reelfs_format::view::Event;
 use reelfs_media::reader::{Begin, LogReader, Note, OnGap, RecordReader};
 use serde_json::json;
 
@@ -10,7 +12,7 @@ use crate::args::Verify;
 use crate::outcome::Failure;
 use crate::progress::Progress;
 use crate::replay::namespace::Namespace;
-use crate::restore::remark_text;
+use crate::restore::{gap_text, remark_text};
 use crate::show;
 use crate::volumes::find;
 
@@ -49,6 +51,7 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
     let mut reader = RecordReader::new(LogReader::new(set, begin, OnGap::Skip));
 
     let mut namespace = whole.then(Namespace::new);
+    let mut gap = false;
     let (mut records, mut first_lsn, mut expected) = (0_u64, None, None);
     loop {
         let record = match reader.next() {
@@ -66,9 +69,19 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
             // Something is missing: whether later records fit can no longer be judged.
             namespace = None;
         }
-        if let Err(error) = record.event() {
-            findings.faults.push(format!("record at LSN {lsn:#x}: {error}"));
-            namespace = None;
+        match record.event() {
+            Err(error) => {
+                findings.faults.push(format!("record at LSN {lsn:#x}: {error}"));
+                namespace = None;
+            }
+            Ok(Event::Gap { .. } | Event::GapEnd { .. }) => {
+                gap = true;
+                if namespace.is_none() {
+                    findings.notes.push(format!("GAP at LSN {lsn:#x}: the log lacks changes"));
+                }
+            }
+            Ok(Event::Mount { body, .. }) => gap |= body.flags.get() & MOUNT_GAP != 0,
+            Ok(_) => {}
         }
         if let Some(Err(error)) = namespace.as_mut().map(|namespace| namespace.apply(&record).map(|_| ())) {
             findings.faults.push(error.to_string());
@@ -98,6 +111,7 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
         }
     }
     let replayed = namespace.is_some();
+    let left_out = namespace.as_ref().map_or(0, Namespace::left_out);
     if let Some(namespace) = &namespace {
         findings.notes.extend(namespace.remarks().iter().map(remark_text));
     }
@@ -108,7 +122,7 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
     if args.json {
         let line = json!({
             "volumes": volumes, "blocks": blocks, "records": records, "first_lsn": begun, "end_lsn": end_lsn,
-            "from_the_beginning": whole, "log_makes_sense": replayed, "notes": findings.notes,
+            "from_the_beginning": whole, "log_makes_sense": replayed, "gap": gap, "left_out": left_out, "notes": findings.notes,
             "faults": findings.faults, "seconds": seconds,
         });
         println!("{line}");
@@ -122,14 +136,16 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
         println!(
             "{volumes} volumes, {blocks} blocks, {records} records, LSN {begun:#x} to {end_lsn:#x} ({}){}",
             show::bytes(end_lsn.saturating_sub(begun)),
-            if replayed { ", every record fits those before it" } else { "" },
+            if replayed && left_out == 0 { ", every record fits those before it" } else { "" },
         );
     }
-    if findings.faults.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::Media(format!("{} faults found", findings.faults.len())))
+    if !findings.faults.is_empty() {
+        return Err(Failure::Media(format!("{} faults found", findings.faults.len())));
     }
+    if gap {
+        return Err(Failure::Gap(gap_text(left_out)));
+    }
+    Ok(())
 }
 
 fn take_notes(findings: &mut Findings, notes: Vec<Note>) {

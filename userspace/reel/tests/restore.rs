@@ -428,7 +428,51 @@ fn a_gap_and_an_unclean_mount_are_reported() {
     let none = Identity::NONE;
     tree.log.push(RecordType::Gap, 0, none, &GapBody::new_zeroed(), &Payload::new()).unwrap();
     write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
-    assert!(ground.restore(0, &[]).contains("the log lacks changes here"));
+    assert!(ground.restore(5, &[]).contains("the log lacks changes here"));
+}
+
+/// Where the mount went on without its log: what is known of both sides is restored, and nobody can miss that it is not
+/// all. Up to the gap it is.
+#[test]
+fn a_gap_is_said_loudly_and_crossed() {
+    let (ground, mut tree) = Ground::new();
+    tree.mkdir("d");
+    tree.create("d/before");
+    tree.write("d/before", 0, b"known");
+    let begin = tree.log.lsn;
+    let none = Identity::NONE;
+    let body = GapBody { reason: GAP_DEGRADED.into(), ..GapBody::new_zeroed() };
+    tree.log.push(RecordType::Gap, 0, none, &body, &Payload::new()).unwrap();
+    // In no log: a file that is made, one that goes, a directory with something in it.
+    let lost = tree.log.bytes.len();
+    let lsn = tree.log.lsn;
+    tree.create("d/lost");
+    tree.mkdir("lost");
+    tree.create("lost/below");
+    tree.log.bytes.truncate(lost);
+    tree.log.lsn = lsn;
+    let body = GapEndBody { begin: begin.into(), changes: 3.into(), bytes: 900.into(), ..GapEndBody::new_zeroed() };
+    tree.log.push(RecordType::GapEnd, 0, none, &body, &Payload::new()).unwrap();
+    // Of what no log knows, and of what it does.
+    tree.write("d/lost", 0, b"nobody made it");
+    tree.create("lost/beside");
+    tree.create("d/after");
+    tree.write("d/after", 0, b"whole");
+    write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
+    let said = ground.restore(5, &[]);
+    for word in ["GAP in stream", &format!("{begin:#x}"), "3 changes", "left out", "the log has a gap"] {
+        assert!(said.contains(word), "{word} is not in: {said}");
+    }
+    let target = ground.path("target");
+    assert_eq!(fs::read(target.join("d/before")).unwrap(), b"known");
+    assert_eq!(fs::read(target.join("d/after")).unwrap(), b"whole");
+    assert!(!target.join("d/lost").exists() && !target.join("lost").exists());
+    let said = run(5, &["verify", shown(&ground.path("volumes"))]);
+    assert!(said.contains("GAP in stream") && said.contains("the log has a gap"), "{said}");
+    // Before the gap, nothing is missing.
+    fs::remove_dir_all(&target).unwrap();
+    let said = ground.restore(0, &["--at", &format!("{begin:#x}")]);
+    assert!(!said.contains("GAP"), "{said}");
 }
 
 #[derive(Clone, Debug)]

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use reelfs_format::record::Lsn;
+use reelfs_format::record::{Lsn, RecordType};
+use reelfs_format::view::peek_kind;
 use reelfs_spool::{SegmentSource, SpoolError, Writer};
 
 use crate::source::{Source, Wake};
@@ -122,6 +123,8 @@ pub struct Capture {
     stalled: Option<Stalled>,
     /// Records in the batch.
     records: u64,
+    /// Records in the batch that say that the log has a gap, or that it ends.
+    gaps: Vec<(RecordType, Lsn)>,
 }
 
 /// What keeps us from acknowledging.
@@ -140,7 +143,7 @@ impl Capture {
         control: Control,
         status: Arc<Status>,
     ) -> Capture {
-        Capture { source, writer, segments, control, status, stalled: None, records: 0 }
+        Capture { source, writer, segments, control, status, stalled: None, records: 0, gaps: Vec::new() }
     }
 
     /// Gives the source up, with whatever was not acknowledged, and the writer back.
@@ -200,12 +203,15 @@ impl Capture {
     /// Takes records into the batch until it is full or there are no more.
     fn gather(&mut self) -> Result<(), Failed> {
         let mut fault = None;
-        let records = &mut self.records;
+        let (records, gaps) = (&mut self.records, &mut self.gaps);
         let from = self.writer.end();
         let writer = &mut self.writer;
         let visit = &mut |record: &[u8]| match writer.push(record) {
             Ok(_) => {
                 *records += 1;
+                if let Some(kind @ (RecordType::Gap | RecordType::GapEnd)) = peek_kind(record) {
+                    gaps.push((kind, writer.end()));
+                }
                 ControlFlow::Continue(())
             }
             Err(SpoolError::BatchFull) => ControlFlow::Break(()),
@@ -231,6 +237,15 @@ impl Capture {
         if let Some(stalled) = self.stalled.take().filter(|stalled| stalled.logged.is_some()) {
             self.status.set_stall(Stall::None);
             log::warn!("acknowledging again at LSN {lsn:#x}, after {} s", stalled.since.elapsed().as_secs());
+        }
+        for (kind, lsn) in self.gaps.drain(..) {
+            match kind {
+                RecordType::Gap => log::error!(
+                    "GAP: the log could take no records and the mount went on without it; changes made from LSN {lsn:#x} on are \
+                     in no log"
+                ),
+                _ => log::error!("the gap ends at LSN {lsn:#x}; what changed in it stays missing"),
+            }
         }
         Ok(())
     }

@@ -8,15 +8,15 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, Context, Result};
-use reelfs_format::uapi::{ListEntry, RING_ATTACHED, RING_MOUNTED};
+use reelfs_format::uapi::{ListEntry, UserEntry, RING_ATTACHED, RING_DEGRADED, RING_GAP, RING_MOUNTED, USER_OTHERS};
 use reelfs_sys::device::Device;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::status::{Positions, RingStatus, Shared, Stall, Status};
+use crate::status::{GapStatus, Positions, RingStatus, Shared, Stall, Status};
 
 /// How long a client may take to read.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -60,9 +60,11 @@ pub fn document(identity: &Identity, status: &Status) -> Result<Vec<u8>> {
     let mut shared = status.shared().clone();
     shared.ring = ring(identity.stream);
     let stall = status.stall();
+    let degraded = shared.ring.as_ref().and_then(|ring| ring.gap.as_ref()?.unrecorded_for_seconds).is_some();
     let state = match (status.stopping(), status.attached(), stall) {
         (true, _, _) => "stopping",
         (_, false, _) => "waiting-for-mount",
+        (_, true, _) if degraded => "degraded: changes go into no log",
         (_, true, Stall::None) => "capturing",
         (_, true, _) => "stalled",
     };
@@ -76,7 +78,8 @@ pub fn document(identity: &Identity, status: &Status) -> Result<Vec<u8>> {
 
 /// The ring that is attached, as the kernel describes it at this moment.
 fn ring(stream: Uuid) -> Option<RingStatus> {
-    let rings = Device::open().ok()?.list().ok()?;
+    let device = Device::open().ok()?;
+    let rings = device.list().ok()?;
     let ours = |ring: &&ListEntry| ring.stream == *stream.as_bytes() && ring.state & RING_ATTACHED != 0;
     rings.iter().find(ours).map(|ring| RingStatus {
         id: ring.ring,
@@ -86,7 +89,32 @@ fn ring(stream: Uuid) -> Option<RingStatus> {
         size: ring.data_size,
         waits: ring.waits,
         refused: ring.refused,
+        gap: (ring.state & (RING_GAP | RING_DEGRADED) != 0).then(|| gap(ring)),
+        users: users(device.users(ring.ring).unwrap_or_default()),
     })
+}
+
+fn gap(ring: &ListEntry) -> GapStatus {
+    let since = u64::try_from(ring.degraded_since).ok().filter(|since| *since > 0).map(Duration::from_nanos);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    GapStatus {
+        lacks_changes_from: format!("LSN {:#x}", ring.gap_lsn),
+        gaps: ring.gaps,
+        changes: ring.unrecorded,
+        bytes: ring.unrecorded_bytes,
+        unrecorded_for_seconds: since.map(|since| now.saturating_sub(since).as_secs()),
+    }
+}
+
+/// Users, those who have most of the ring first.
+fn users(mut users: Vec<UserEntry>) -> Vec<String> {
+    users.sort_by_key(|user| std::cmp::Reverse((user.held, user.bytes)));
+    let line = |user: &UserEntry| {
+        let name = if user.uid == USER_OTHERS { "others".into() } else { format!("uid {}", user.uid) };
+        let UserEntry { held, bytes, records, waits, .. } = user;
+        format!("{name}: {held} bytes held, {records} records of {bytes} bytes, {waits} waits for the limit")
+    };
+    users.iter().map(line).collect()
 }
 
 /// A socket that answers. Removed when dropped.

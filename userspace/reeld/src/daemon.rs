@@ -295,6 +295,14 @@ impl Daemon<'_> {
             };
             log::info!("attached to {}, epoch {}{how}", self.config.mount.display(), ring.epoch());
         }
+        if let Some(lsn) = ring.gap() {
+            self.status.error(format!(
+                "GAP in stream {}: {} has changes that are in no log, made after it had come to LSN {lsn:#x}; what is \
+                 restored lacks them",
+                Uuid::from_bytes(self.stream),
+                self.config.mount.display()
+            ));
+        }
         self.status.set_attached(true);
         let mut capture =
             Capture::new(Box::new(ring), writer, self.prepared.clone(), self.capture.clone(), self.status.clone());

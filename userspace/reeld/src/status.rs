@@ -153,6 +153,25 @@ pub struct RingStatus {
     pub waits: u64,
     /// Operations that were refused.
     pub refused: u64,
+    /// What is in no log, if anything is.
+    pub gap: Option<GapStatus>,
+    /// Who has records in it.
+    pub users: Vec<String>,
+}
+
+/// What is in no log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GapStatus {
+    /// The log lacks changes that were made after it had come to here.
+    pub lacks_changes_from: String,
+    /// How many gaps there were since the mount.
+    pub gaps: u64,
+    /// Changes made since the mount that are in no log.
+    pub changes: u64,
+    /// Bytes of the records that they would have been.
+    pub bytes: u64,
+    /// Seconds for which changes have been going unrecorded, if they are.
+    pub unrecorded_for_seconds: Option<u64>,
 }
 
 /// An error that happened.

@@ -65,6 +65,13 @@ pub fn record(record: &RecordView<'_>, data: bool) -> Result<Fields, RecordError
             fields.push(("bytes", json!(body.bytes.get())));
             fields.push(("changes", json!(body.changes.get())));
         }
+        Event::GapEnd { body } => {
+            fields.push(("begin", json!(body.begin.get())));
+            fields.push(("since", json!(show::time(body.since.get()))));
+            fields.push(("changes", json!(body.changes.get())));
+            fields.push(("bytes", json!(body.bytes.get())));
+            fields.push(("reason", json!(body.reason.get())));
+        }
         Event::Create { body, name, target, xattrs: list } => {
             if !body.parent.is_none() {
                 fields.push(("parent", identity(&body.parent)));

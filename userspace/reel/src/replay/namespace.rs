@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use reelfs_format::record::{Attributes, Identity, Lsn, MOUNT_UNCLEAN, RECORD_PARTIAL};
+use reelfs_format::record::{Attributes, Identity, Lsn, GAP_DEGRADED, MOUNT_GAP, MOUNT_UNCLEAN, RECORD_PARTIAL};
 use reelfs_format::view::{check_name, Event, RecordView};
 
 use super::{file_type, Problem, ReplayError, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
@@ -109,10 +109,47 @@ pub enum Remark {
     Gap {
         /// Where.
         lsn: Lsn,
+        /// When, nanoseconds since 1970-01-01 UTC.
+        time: i64,
+        /// The stream.
+        stream: [u8; 16],
         /// `GAP_*`.
         reason: u32,
         /// Bytes of records that were dropped, zero if not known.
         bytes: u64,
+    },
+    /// A gap ends here: from here on the log has everything again.
+    GapEnd {
+        /// Where.
+        lsn: Lsn,
+        /// When, nanoseconds since 1970-01-01 UTC.
+        time: i64,
+        /// The stream.
+        stream: [u8; 16],
+        /// Where the gap began.
+        begin: Lsn,
+        /// When it began.
+        since: i64,
+        /// Changes that were made meanwhile.
+        changes: u64,
+        /// Bytes of the records that they would have been.
+        bytes: u64,
+    },
+    /// The tree had changes at this mount that are in no log, and no record before says so.
+    GapBefore {
+        /// Where.
+        lsn: Lsn,
+        /// When, nanoseconds since 1970-01-01 UTC.
+        time: i64,
+        /// The stream.
+        stream: [u8; 16],
+    },
+    /// Behind a gap, a record presupposes what is missing, and was left out.
+    LeftOut {
+        /// Where.
+        lsn: Lsn,
+        /// What is missing.
+        problem: Problem,
     },
     /// The mount before did not end cleanly: from here on, log and tree may have disagreed.
     Unclean {
@@ -136,10 +173,19 @@ pub struct Namespace {
     root: Option<ObjectId>,
     /// A mount was not clean, or there was a gap: what does not fit may be the writer's honest loss.
     doubtful: bool,
+    /// There was a gap in which objects and names came and went.
+    missing: bool,
+    /// The log lacks changes.
+    gap: bool,
+    /// Records left out behind a gap.
+    left_out: u64,
+    stream: [u8; 16],
     remarks: Vec<Remark>,
     records: u64,
 }
 
+/// How many records that were left out are named; more are counted.
+const LEFT_OUT_NAMED: u64 = 100;
 /// Of `renameat2(2)`.
 const RENAME_EXCHANGE: u32 = 1 << 1;
 
@@ -190,6 +236,16 @@ impl Namespace {
         self.doubtful
     }
 
+    /// Whether the log lacks changes, by its own word.
+    pub fn has_gap(&self) -> bool {
+        self.gap
+    }
+
+    /// Number of records behind a gap that were left out, because they presuppose what is missing.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// What whoever restores should know.
     pub fn remarks(&self) -> &[Remark] {
         &self.remarks
@@ -238,9 +294,87 @@ impl Namespace {
             problem,
         };
         let event = record.event().map_err(|_| failed(Problem::Unsupported("a record of this type")))?;
-        let change = self.apply_event(record, &event).map_err(failed)?;
+        if self.missing {
+            self.make_way(&event, &header.object, header.epoch.get());
+        }
+        let change = match self.apply_event(record, &event) {
+            Ok(change) => change,
+            Err(problem) if self.missing => {
+                self.left_out += 1;
+                if self.left_out <= LEFT_OUT_NAMED {
+                    self.remarks.push(Remark::LeftOut { lsn: record.lsn(), problem });
+                }
+                Change::None
+            }
+            Err(problem) => return Err(failed(problem)),
+        };
         self.records += 1;
         Ok(change)
+    }
+
+    /// Behind a gap: what contradicts a record is older than it, and must have gone in between.
+    fn make_way(&mut self, event: &Event<'_>, object: &Identity, epoch: u64) {
+        match *event {
+            Event::Create { body, name, .. } => {
+                if let Some(known) = self.find(object).filter(|known| !self.is_stale(*known, epoch)) {
+                    self.discard(known);
+                }
+                self.free(&body.parent, name, None);
+            }
+            Event::Link { body, name } => self.free(&body.parent, name, None),
+            Event::Rename { body, new_name, .. } if body.flags.get() & RENAME_EXCHANGE == 0 => {
+                self.free(&body.new_parent, new_name, Some(&body.other));
+            }
+            Event::ObjectGone => {
+                if let Some(known) = self.find(object).filter(|known| self.object(*known).is_some_and(|o| o.names > 0))
+                {
+                    self.discard(known);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a name from whatever has it, `but` this one.
+    fn free(&mut self, parent: &Identity, name: &[u8], but: Option<&Identity>) {
+        let Ok(parent) = self.directory(parent) else { return };
+        let Ok(Some(there)) = self.entry(parent, name) else { return };
+        if self.object(there).is_some_and(|object| but == Some(&object.identity)) {
+            return;
+        }
+        let _ = self.remove(parent, name, there);
+        if self.object(there).is_some_and(|object| object.names == 0) {
+            self.discard(there);
+        }
+    }
+
+    /// Forgets an object, its names, and what is only reached through it.
+    fn discard(&mut self, id: ObjectId) {
+        if Some(id) == self.root {
+            return;
+        }
+        let mut doomed = vec![id];
+        while let Some(id) = doomed.pop() {
+            if self.object(id).is_some_and(|object| object.names > 0) {
+                for directory in self.objects.iter_mut().flatten() {
+                    if let Kind::Directory(entries) = &mut directory.kind {
+                        entries.retain(|_, child| *child != id);
+                    }
+                }
+            }
+            let children = match self.objects.get_mut(id.0 as usize).and_then(Option::as_mut).map(|o| &mut o.kind) {
+                Some(Kind::Directory(entries)) => std::mem::take(entries).into_values().collect(),
+                _ => Vec::new(),
+            };
+            for child in children {
+                let Ok(object) = self.slot(child) else { continue };
+                object.names = object.names.saturating_sub(1);
+                if object.names == 0 {
+                    doomed.push(child);
+                }
+            }
+            self.forget(id);
+        }
     }
 
     fn apply_event<'a>(&mut self, record: &RecordView<'a>, event: &Event<'a>) -> Result<Change<'a>, Problem> {
@@ -252,14 +386,37 @@ impl Namespace {
         match *event {
             Event::Noop | Event::Unmount | Event::Skipped => Ok(Change::None),
             Event::Gap { body } => {
-                self.doubtful = true;
-                self.remarks.push(Remark::Gap { lsn, reason: body.reason.get(), bytes: body.bytes.get() });
+                (self.doubtful, self.gap) = (true, true);
+                self.missing |= body.reason.get() == GAP_DEGRADED;
+                let (time, stream) = (header.time.get(), self.stream);
+                let (reason, bytes) = (body.reason.get(), body.bytes.get());
+                self.remarks.push(Remark::Gap { lsn, time, stream, reason, bytes });
+                Ok(Change::None)
+            }
+            Event::GapEnd { body } => {
+                (self.doubtful, self.gap, self.missing) = (true, true, true);
+                self.remarks.push(Remark::GapEnd {
+                    lsn,
+                    time: header.time.get(),
+                    stream: self.stream,
+                    begin: body.begin.get(),
+                    since: body.since.get(),
+                    changes: body.changes.get(),
+                    bytes: body.bytes.get(),
+                });
                 Ok(Change::None)
             }
             Event::Mount { body, xattrs } => {
                 if body.flags.get() & MOUNT_UNCLEAN != 0 {
                     self.doubtful = true;
                     self.remarks.push(Remark::Unclean { lsn });
+                }
+                self.stream = body.stream;
+                if body.flags.get() & MOUNT_GAP != 0 {
+                    if !self.gap {
+                        self.remarks.push(Remark::GapBefore { lsn, time: header.time.get(), stream: body.stream });
+                    }
+                    (self.doubtful, self.gap, self.missing) = (true, true, true);
                 }
                 let xattrs = owned(xattrs);
                 if file_type(&body.root) != S_IFDIR {
@@ -332,6 +489,8 @@ impl Namespace {
                 let there = self.entry(new_parent, new_name)?;
                 let other = match (there, body.other.is_none()) {
                     (None, true) => None,
+                    // What was replaced came and went in a gap.
+                    (None, false) if self.missing && flags & RENAME_EXCHANGE == 0 => None,
                     (Some(there), false) => {
                         let found = self.slot(there)?.identity;
                         if found != body.other {
