@@ -300,6 +300,16 @@ impl<T: FileSystem> Callbacks<T> {
         T::background(unsafe { SuperBlock::from_raw(sb) });
     }
 
+    /// The VFS has stopped those who change something, and called `sync_fs`: that is all there is to freezing.
+    unsafe extern "C" fn freeze_fs(_: *mut bindings::super_block) -> kernel::ffi::c_int {
+        0
+    }
+
+    /// The VFS lets go on whom it has stopped.
+    unsafe extern "C" fn unfreeze_fs(_: *mut bindings::super_block) -> kernel::ffi::c_int {
+        0
+    }
+
     unsafe extern "C" fn show_options(m: *mut bindings::seq_file, root: *mut bindings::dentry) -> kernel::ffi::c_int {
         // SAFETY: The VFS passes the root of a superblock of ours, and a file to print to.
         unsafe {
@@ -335,6 +345,8 @@ impl<T: FileSystem> Callbacks<T> {
         evict_inode: Some(Self::evict_inode),
         statfs: Some(Self::statfs),
         sync_fs: Some(Self::sync_fs),
+        freeze_fs: Some(Self::freeze_fs),
+        unfreeze_fs: Some(Self::unfreeze_fs),
         show_options: Some(Self::show_options),
         ..pin_init::zeroed()
     };
