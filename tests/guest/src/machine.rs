@@ -100,6 +100,23 @@ impl Drop for Mounted {
     }
 }
 
+/// A frozen filesystem; it thaws when this is dropped.
+pub struct Frozen(PathBuf);
+
+impl Frozen {
+    /// Freezes the filesystem mounted here.
+    pub fn new(at: &Path) -> Result<Self, Box<dyn Error>> {
+        run("fsfreeze", &["-f".as_ref(), at.as_os_str()])?;
+        Ok(Frozen(at.to_owned()))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = run("fsfreeze", &["-u".as_ref(), self.0.as_os_str()]);
+    }
+}
+
 /// Waits until something holds; `what` is for the message if it never does.
 pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<(), Box<dyn Error>> {
     let limit = limit * crate::harness::slowness();

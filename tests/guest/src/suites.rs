@@ -2,6 +2,7 @@
 //! The suites, in the order in which they run by default.
 
 mod compare;
+mod degrade;
 pub mod device;
 mod durable;
 mod kill;
@@ -11,6 +12,7 @@ pub mod ops;
 mod ring;
 mod smoke;
 mod stress;
+mod system;
 mod third_party;
 mod trouble;
 mod volumes;
@@ -36,6 +38,10 @@ pub const ALL: &[Suite] = &[
     mmap::LOG,
     durable::SUITE,
     ring::SUITE,
+    degrade::EXT4,
+    degrade::XFS,
+    system::EXT4,
+    system::XFS,
     media::SUITE,
     trouble::SUITE,
     stress::EXT4,

@@ -6,7 +6,7 @@
 use crate::background::Background;
 use crate::check::{ensure, same, Check, Failure};
 use crate::consumer::Tap;
-use crate::machine::run;
+use crate::machine::Frozen;
 use crate::pattern::pattern;
 use crate::rig::{Rig, Stage};
 use crate::{worker, Context, Suite, Test, TestResult};
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::IoSlice;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -237,21 +237,6 @@ fn acknowledged_is_in_the_log(_: &Context) -> TestResult {
     done(rig, tap)
 }
 
-struct Frozen(PathBuf);
-
-impl Frozen {
-    fn new(at: &Path) -> Check<Self> {
-        run("fsfreeze", &["-f".as_ref(), at.as_os_str()]).map_err(Failure::of)?;
-        Ok(Frozen(at.to_owned()))
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        let _ = run("fsfreeze", &["-u".as_ref(), self.0.as_os_str()]);
-    }
-}
-
 /// A writer sleeps in the lower, room in the ring in its hand. What others have committed is acknowledged meanwhile.
 fn asleep_below(_: &Context) -> TestResult {
     let (rig, tap) = tapped("asleep")?;
@@ -260,7 +245,7 @@ fn asleep_below(_: &Context) -> TestResult {
     let file = File::create(&two)?;
     tap.hold();
     file.write_all_at(b"committed, not acknowledged", 0)?;
-    let frozen = Frozen::new(parent(&rig.lower)?)?;
+    let frozen = Frozen::new(parent(&rig.lower)?).map_err(Failure::of)?;
     let asleep = Background::start("a write into a frozen filesystem", move || fs::write(&one, pattern(100_000, 1)));
     asleep.waits()?;
     let fsync = Background::start("fsync of another file", move || file.sync_all());
@@ -281,7 +266,7 @@ fn frozen_elsewhere(_: &Context) -> TestResult {
     fs::create_dir_all(&other.lower)?;
     other.mount("ring=4m")?;
     let other_tap = Tap::start(&other.mnt, 0, &other.spool.join("log"))?;
-    let frozen = Frozen::new(parent(&rig.lower)?)?;
+    let frozen = Frozen::new(parent(&rig.lower)?).map_err(Failure::of)?;
     let path = rig.mnt.join("file");
     let asleep = Background::start("a write into a frozen filesystem", move || fs::write(&path, "x"));
     asleep.waits()?;
@@ -322,7 +307,7 @@ fn freezing_under_load(context: &Context) -> TestResult {
     let lower = parent(&rig.lower)?.to_owned();
     let mut times = 0;
     while !load.is_finished() {
-        drop(Frozen::new(&lower)?);
+        drop(Frozen::new(&lower).map_err(Failure::of)?);
         times += 1;
     }
     load.join().map_err(|_| "the load died")??;

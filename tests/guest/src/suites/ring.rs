@@ -100,7 +100,11 @@ fn bad_options(_: &Context) -> TestResult {
         ("onstall=panic", "onstall="),
         ("onstall=", "onstall"),
         ("onstall", "onstall"),
-        ("onstall=degrade", "degrade"),
+        ("stall=0", "stall="),
+        ("stall=3601", "stall="),
+        ("uidlimit=4095", "uidlimit="),
+        ("uidlimit=-1", "uidlimit="),
+        ("gaps=1", "gaps"),
         ("flush=0", "flush="),
         ("flush=never", "flush="),
         ("flush=-1", "flush="),
@@ -129,10 +133,10 @@ fn done(mut rig: Rig, tap: Tap) -> TestResult {
 }
 
 fn options_are_shown(_: &Context) -> TestResult {
-    let (rig, tap) = tapped("shown", "ring=2m,onstall=fail,flush=7,noatime")?;
+    let (rig, tap) = tapped("shown", "ring=2m,onstall=fail,flush=7,stall=9,uidlimit=64k,noatime")?;
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let line = mounts.lines().find(|line| line.contains(" reelfs ")).ok_or("not in /proc/mounts")?;
-    for wanted in ["ring=", "onstall=fail", "flush=7", "noatime"] {
+    for wanted in ["ring=2097152", "onstall=fail", "flush=7", "stall=9", "uidlimit=65536", "noatime"] {
         ensure!(line.contains(wanted), "{wanted} is not in {line:?}");
     }
     // What is shown can be given again.
