@@ -64,9 +64,12 @@ mutants: ## break the code on purpose and see that a test notices (MUTANTS= choo
 
 # --- Measurements
 
-.PHONY: bench
+.PHONY: bench bench-restore
 bench: ## what operations cost, as ratios to the filesystem below
 	@tools/bench.sh
+
+bench-restore: ## how long a restore takes next to tar -x of the same tree, and how much memory
+	@tools/bench-restore.sh
 
 # --- Pieces, each made when it is needed
 
