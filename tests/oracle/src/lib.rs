@@ -188,7 +188,7 @@ fn verdict(lsn: Option<u64>, wanted: &Listing, media: &Path, work: &Path) -> Res
     let name = lsn.map_or("end".to_owned(), |lsn| format!("at-{lsn:x}"));
     let target = work.join(format!("oracle-{name}"));
     let mut command = Command::new("reel");
-    command.args(["restore", "--quiet", "--to"]).arg(&target);
+    command.args(["restore", "--quiet", "--no-identity-map", "--to"]).arg(&target);
     if let Some(lsn) = lsn {
         command.args(["--at", &lsn.to_string()]);
     }

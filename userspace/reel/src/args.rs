@@ -2,6 +2,8 @@
 
 //! The command line.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -120,17 +122,34 @@ pub struct Restore {
     #[arg(long)]
     pub non_empty: bool,
 
-    /// Remove what an interrupted restore left in the directory, and begin again
+    /// Restore only this path, as it was called at that moment, with all that was below it; may be given several times.
+    /// The volumes are read twice
+    #[arg(long = "path", value_name = "PATH")]
+    pub only: Vec<OsString>,
+
+    /// Go on with the restore that was interrupted in the directory, from its last checkpoint
     #[arg(long)]
     pub resume: bool,
 
-    /// Print the plan and do nothing
+    /// Make a checkpoint at least every SIZE of log (K, M, G); one is made every half minute anyhow
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = size)]
+    pub checkpoint: usize,
+
+    /// Memory for the tree (K, M, G); what does not fit is kept in the directory meanwhile
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = size)]
+    pub memory: usize,
+
+    /// Print which volumes are needed, how much is on them, about how long it will take, and do nothing
     #[arg(long)]
     pub plan: bool,
 
-    /// Write to FILE which object of the log became which object here, a JSON line each
+    /// Write to FILE which object of the log became which object here; DIR.identities without it
     #[arg(long, value_name = "FILE")]
     pub identity_map: Option<PathBuf>,
+
+    /// Write no identity map
+    #[arg(long, conflicts_with = "identity_map")]
+    pub no_identity_map: bool,
 
     /// Write to FILE everything that the target could not hold, a line each
     #[arg(long, value_name = "FILE")]
@@ -143,6 +162,13 @@ pub struct Restore {
     /// The volumes.
     #[command(flatten)]
     pub volumes: Volumes,
+}
+
+impl Restore {
+    /// The paths that are wanted; all without any.
+    pub fn paths(&self) -> Vec<Vec<u8>> {
+        self.only.iter().map(|path| path.as_bytes().to_vec()).collect()
+    }
 }
 
 /// Arguments of `reel verify`.
@@ -226,10 +252,11 @@ pub struct Status {
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    let wrong = || "not a size: use bytes, or a number with K or M".to_owned();
+    let wrong = || "not a size: use bytes, or a number with K, M or G".to_owned();
     let (digits, factor) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1 << 30),
         _ => (text, 1),
     };
     digits.parse::<usize>().ok().and_then(|count| count.checked_mul(factor)).ok_or_else(wrong)

@@ -4,11 +4,13 @@
 
 pub mod args;
 pub mod dump;
+pub mod feed;
 pub mod label;
 pub mod outcome;
 pub mod progress;
 pub mod replay;
 pub mod restore;
+pub mod select;
 pub mod show;
 pub mod status;
 pub mod verify;

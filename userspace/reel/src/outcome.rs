@@ -8,6 +8,7 @@ use reelfs_media::writer::WriteError;
 use reelfs_media::MediumError;
 
 use crate::replay::place::PlaceError;
+use crate::replay::store::StoreError;
 use crate::replay::ReplayError;
 
 /// Why it did not end well.
@@ -69,6 +70,12 @@ impl From<MediumError> for Failure {
 impl From<ReplayError> for Failure {
     fn from(error: ReplayError) -> Self {
         Failure::Media(format!("the log contradicts itself: {error}"))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Failure::Failed(error.to_string())
     }
 }
 

@@ -2,17 +2,22 @@
 
 //! Replaying the log onto an empty directory.
 //!
-//! Three steps. [`namespace`] follows the records in memory: which objects there are, under which names, with which
-//! attributes; it checks each record against what is known and refuses to guess. [`staging`] applies what concerns
-//! the contents of files, in order, to files that have no names yet. [`place`] makes directories, links, symbolic
-//! links, nodes and attributes at the end, with ordinary system calls.
+//! Three steps. [`namespace`] follows the records: which objects there are, under which names, with which attributes; it
+//! checks each record against what is known and refuses to guess. Its memory is bounded; what does not fit, and what a
+//! checkpoint keeps, is in a database ([`objects`], [`store`]). [`staging`] applies what concerns the contents of files, in
+//! order, to files in directories that nobody else can enter. [`place`] puts everything under its names at the end, with
+//! ordinary system calls.
 //!
 //! Everything that comes from media is hostile: names are checked before they touch the filesystem, nothing is ever
 //! reached through a path of more than one component, and no symbolic link is followed.
 
+pub mod dress;
 pub mod namespace;
+pub mod object;
+pub mod objects;
 pub mod place;
 pub mod staging;
+pub mod store;
 
 use reelfs_format::record::{Attributes, Identity, Lsn};
 
@@ -104,14 +109,15 @@ pub enum Problem {
     /// Something that this program does not know how to apply.
     #[error("{0} cannot be applied by this program")]
     Unsupported(&'static str),
-    /// The target refused.
-    #[error("{doing}: {error}")]
-    Target {
-        /// What was being done.
-        doing: &'static str,
-        /// The answer.
-        error: String,
-    },
+    /// The tree is kept on disk, and the disk refused.
+    #[error("{0}")]
+    Store(String),
+}
+
+impl From<store::StoreError> for Problem {
+    fn from(error: store::StoreError) -> Self {
+        Problem::Store(error.to_string())
+    }
 }
 
 /// Type bits of a mode.

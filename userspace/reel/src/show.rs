@@ -37,6 +37,16 @@ pub fn identity(identity: &Identity) -> String {
     format!("{:x}:{}", identity.kind, hex::encode(identity.handle().unwrap_or(&identity.bytes)))
 }
 
+/// A span of time, roughly.
+pub fn span(seconds: f64) -> String {
+    let seconds = seconds.max(1.0).round() as u64;
+    match (seconds / 3600, seconds / 60) {
+        (0, 0) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min {} s", seconds % 60),
+        (hours, minutes) => format!("{hours} h {} min", minutes % 60),
+    }
+}
+
 /// A number of bytes.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

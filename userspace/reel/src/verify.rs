@@ -31,7 +31,7 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
     set.wait(args.volumes.wait);
     let mut findings = Findings::default();
     if !args.volumes.quiet {
-        for line in set.plan() {
+        for line in set.plan(None).lines {
             eprintln!("  {line}");
         }
     }
@@ -87,6 +87,9 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
             findings.faults.push(error.to_string());
             namespace = None;
         }
+        if let Some(namespace) = namespace.as_mut().filter(|namespace| namespace.is_full()) {
+            namespace.commit(b"")?;
+        }
         if records % 64 == 0 {
             let place = reader.log().volume_name().cloned();
             progress.set(lsn, || place.map_or_else(String::new, |name| format!("volume {name}")));
@@ -112,8 +115,8 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
     }
     let replayed = namespace.is_some();
     let left_out = namespace.as_ref().map_or(0, Namespace::left_out);
-    if let Some(namespace) = &namespace {
-        findings.notes.extend(namespace.remarks().iter().map(remark_text));
+    if let Some(namespace) = &mut namespace {
+        findings.notes.extend(namespace.take_remarks().iter().map(remark_text));
     }
     let blocks = reader.log().blocks();
     let seconds = progress.finish();

@@ -19,6 +19,7 @@ use reelfs_media::writer::{inspect, Inspection, WriteError};
 use reelfs_media::{Medium, MediumError};
 use uuid::Uuid;
 
+use crate::args::Moment;
 use crate::outcome::Failure;
 use crate::show;
 
@@ -169,6 +170,17 @@ fn known(location: Location) -> Result<Known, String> {
     Ok(Known { location, name, volume: label.volume, pool, start, stream, timeline, end_lsn: next_lsn, trailer })
 }
 
+/// What a restore needs.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The volumes, a line each.
+    pub lines: Vec<String>,
+    /// How many that are needed are not there.
+    pub missing: u64,
+    /// How far the log has to be read, as far as is known.
+    pub end: Lsn,
+}
+
 /// The volumes of one stream, and the drives into which more may come.
 #[derive(Clone, Debug)]
 pub struct Set {
@@ -202,38 +214,73 @@ impl Set {
         self.volumes.iter().map(|known| known.end_lsn).max()
     }
 
+    /// The stream and its timeline, where a volume tells.
+    pub fn stream(&self) -> Option<([u8; 16], u32)> {
+        self.volumes.first().map(|known| (known.stream, known.timeline))
+    }
+
+    /// The place in the set of the last volume that begins at or before this position, as far as is known.
+    pub fn sequence_at(&self, lsn: Lsn) -> Option<u64> {
+        let before = self.volumes.iter().filter(|known| known.start.first_lsn.get() <= lsn);
+        before.map(Known::sequence).max()
+    }
+
     /// The first place in the set for which there is a volume.
     pub fn first_sequence(&self) -> Option<u64> {
         self.volumes.iter().map(Known::sequence).min()
     }
 
-    /// What the volumes tell about themselves, a line each, and about those that are missing.
-    pub fn plan(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut next = 1;
+    /// What the volumes tell about themselves, a line each; which of them a restore of this moment needs, and which of
+    /// those are missing.
+    pub fn plan(&self, at: Option<Moment>) -> Plan {
+        let mut plan = Plan::default();
+        let needs = |known: &Known| match at {
+            Some(Moment::Lsn(lsn)) => known.start.first_lsn.get() < lsn,
+            Some(Moment::Time(time)) => known.start.started.get() <= time,
+            None => true,
+        };
+        let (mut next, mut reach) = (1, 0);
         for known in &self.volumes {
+            let needed = needs(known) || known.sequence() == 1;
             for missing in next..known.sequence() {
-                let name = self.name_of(missing).unwrap_or_default();
-                lines.push(format!("{missing:>4}  {name:<24} MISSING"));
+                // What is missing begins where the one before it ends.
+                let wanted = match at {
+                    Some(Moment::Lsn(lsn)) => reach < lsn,
+                    _ => true,
+                };
+                if wanted {
+                    let name = self.name_of(missing).unwrap_or_default();
+                    plan.lines.push(format!("{missing:>4}  {name:<24} MISSING"));
+                    plan.missing += 1;
+                }
             }
-            next = known.sequence().saturating_add(1);
+            next = next.max(known.sequence().saturating_add(1));
+            reach = reach.max(known.end_lsn);
             let end = match known.trailer.map(|trailer| trailer.reason.get()) {
                 Some(TRAILER_FULL) => "full",
                 Some(_) => "closed",
                 None => "open",
             };
-            lines.push(format!(
-                "{:>4}  {:<24} {:>12} LSN {:#x} to {:#x}, {end}, begun {}, {}",
+            let bytes = known.end_lsn.saturating_sub(known.start.first_lsn.get());
+            plan.lines.push(format!(
+                "{:>4}  {:<24} {:>12} LSN {:#x} to {:#x}, {end}, begun {}, {}{}",
                 known.sequence(),
                 known.name,
-                show::bytes(known.end_lsn.saturating_sub(known.start.first_lsn.get())),
+                show::bytes(bytes),
                 known.start.first_lsn,
                 known.end_lsn,
                 show::time(known.start.started.get()),
                 known.location.path().display(),
+                if needed { "" } else { "; not needed" },
             ));
+            if needed {
+                plan.end = plan.end.max(known.end_lsn);
+            }
         }
-        lines
+        if let Some(Moment::Lsn(lsn)) = at {
+            plan.end = plan.end.min(lsn);
+        }
+        plan
     }
 
     /// Looks whether a drive holds the volume.

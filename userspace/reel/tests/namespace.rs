@@ -165,8 +165,8 @@ fn directories_form_a_tree() {
     assert_eq!(ground.rename(2, (1, "a"), (2, "c"), 0, 0), Err(Problem::Cycle));
     ground.rename(3, (2, "b"), (1, "b"), 0, 0).unwrap();
     ground.rename(2, (1, "a"), (3, "a"), 0, 0).unwrap();
-    let a = ground.tree.find(&id(2)).unwrap();
-    assert_eq!(ground.tree.path(a), b"/b/a");
+    let a = ground.tree.find(&id(2)).unwrap().unwrap();
+    assert_eq!(ground.tree.path(a).unwrap(), b"/b/a");
     assert!(matches!(ground.link(2, 1, "again", 2), Err(Problem::Unsupported(_))));
 }
 
@@ -181,15 +181,12 @@ fn renaming_says_what_is_replaced() {
     assert_eq!(ground.rename(2, (1, "a"), (1, "c"), 0, 2), Err(Problem::NoName(b"c".to_vec())));
     assert_eq!(ground.rename(2, (1, "a"), (1, ".."), 0, 0), Err(Problem::Name(b"..".to_vec())));
     ground.rename(2, (1, "a"), (1, "b"), 3, 2).unwrap();
-    let file = ground.tree.find(&id(3)).unwrap();
-    assert_eq!(ground.tree.path(file), b"/a");
+    let file = ground.tree.find(&id(3)).unwrap().unwrap();
+    assert_eq!(ground.tree.path(file).unwrap(), b"/a");
 }
 
 #[test]
 fn renaming_may_leave_a_whiteout() {
-    let mut ground = Ground::new();
-    ground.create(2, 1, "a", FILE).unwrap();
-    ground.create(3, 1, "b", FILE).unwrap();
     let whiteout = |object: u8, mode: u32, nlink: u32| {
         let list: &[(&[u8], &[u8])] = &[(b"security.label", b"inherited")];
         let (_, xattrs_len, xattrs) = Payload::new().xattrs(list.iter().copied());
@@ -205,21 +202,24 @@ fn renaming_may_leave_a_whiteout() {
         }
         (body, payload)
     };
-    let mut apply = |object, mode, nlink| {
+    let apply = |object, mode, nlink| {
+        let mut ground = Ground::new();
+        ground.create(2, 1, "a", FILE).unwrap();
+        ground.create(3, 1, "b", FILE).unwrap();
         let (body, payload) = whiteout(object, mode, nlink);
-        let mut copy = Ground { log: ground.log.clone(), tree: ground.tree.clone() };
-        copy.apply(RecordType::Rename, id(2), &body, &payload).map(|()| copy)
+        ground.apply(RecordType::Rename, id(2), &body, &payload).map(|()| ground)
     };
     const DEVICE: u32 = 0o020_000;
     assert!(matches!(apply(0, DEVICE, 1), Err(Problem::Unknown(_))));
     assert!(matches!(apply(1, DEVICE, 1), Err(Problem::Exists)));
     assert!(matches!(apply(4, 0, 1), Err(Problem::Mode(0))));
     assert!(matches!(apply(4, DEVICE, 2), Err(Problem::Links { recorded: 2, known: 1 })));
-    let tree = apply(4, DEVICE, 1).map_err(|problem| problem.to_string()).unwrap().tree;
-    let left = tree.find(&id(4)).unwrap();
-    assert_eq!(tree.path(left), b"/a");
-    assert_eq!(tree.object(left).unwrap().xattrs.len(), 1);
-    assert_eq!(tree.path(tree.find(&id(2)).unwrap()), b"/b");
+    let mut tree = apply(4, DEVICE, 1).map_err(|problem| problem.to_string()).unwrap().tree;
+    let left = tree.find(&id(4)).unwrap().unwrap();
+    assert_eq!(tree.path(left).unwrap(), b"/a");
+    assert_eq!(tree.object(left).unwrap().unwrap().xattrs.len(), 1);
+    let renamed = tree.find(&id(2)).unwrap().unwrap();
+    assert_eq!(tree.path(renamed).unwrap(), b"/b");
 }
 
 #[test]
@@ -245,11 +245,42 @@ fn behind_a_gap_records_are_followed() {
     ground.create(2, 1, "a", FILE).unwrap();
     ground.apply(RecordType::Gap, Identity::NONE, &GapBody::new_zeroed(), &Payload::new()).unwrap();
     ground.write(2, 10, b"x", 50).unwrap();
-    let file = ground.tree.find(&id(2)).unwrap();
-    assert_eq!(ground.tree.object(file).unwrap().attr.size.get(), 50);
-    assert!(matches!(ground.tree.remarks()[..], [Remark::Gap { .. }, Remark::Followed { .. }]));
+    let file = ground.tree.find(&id(2)).unwrap().unwrap();
+    assert_eq!(ground.tree.object(file).unwrap().unwrap().attr.size.get(), 50);
+    assert!(matches!(ground.tree.take_remarks()[..], [Remark::Gap { .. }, Remark::Followed { .. }]));
     // But nothing is guessed about names.
     assert_eq!(ground.create(3, 1, "a", FILE), Err(Problem::NameExists(b"a".to_vec())));
+}
+
+/// Behind a gap in which names came and went, what a record contradicts is gone: with all its names, and with what was
+/// reached through it alone.
+#[test]
+fn behind_a_degraded_gap_the_newer_record_wins() {
+    let mut ground = Ground::new();
+    ground.create(2, 1, "d", DIR).unwrap();
+    ground.create(3, 2, "a", FILE).unwrap();
+    ground.link(3, 1, "b", 2).unwrap();
+    ground.create(4, 2, "only here", FILE).unwrap();
+    let body = GapBody { reason: GAP_DEGRADED.into(), ..GapBody::new_zeroed() };
+    ground.apply(RecordType::Gap, Identity::NONE, &body, &Payload::new()).unwrap();
+    // The directory went, and its inode is another's; a file that it shared with the root stays there.
+    ground.create(2, 1, "new", FILE).unwrap();
+    let root = ground.tree.root().unwrap();
+    let names = |tree: &mut Namespace| {
+        let (page, more) = tree.names_after(root, None).unwrap();
+        assert!(more.is_none());
+        page.into_iter().map(|(name, _)| String::from_utf8(name.into()).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&mut ground.tree), ["b", "new"]);
+    assert_eq!(ground.tree.find(&id(4)).unwrap(), None);
+    assert_eq!(ground.tree.len(), 3);
+    // A name that somebody else has now.
+    ground.create(5, 1, "b", FILE).unwrap();
+    assert_eq!((ground.tree.find(&id(3)).unwrap(), ground.tree.len()), (None, 3));
+    // And what presupposes what no log has is left out, and counted.
+    ground.unlink(4, 1, "nowhere", FILE, 0).unwrap();
+    assert_eq!((ground.tree.left_out(), names(&mut ground.tree).len()), (1, 2));
+    assert_eq!((ground.tree.names(), ground.tree.unnamed()), (3, 0));
 }
 
 /// A record that does not speak of file attributes has not changed them.
@@ -263,15 +294,16 @@ fn file_attributes_stay_where_they_are_not_spoken_of() {
     ground.setattr(2, with).unwrap();
     ground.setattr(2, attr(0o100_600, 1, 0)).unwrap();
     ground.write(2, 0, b"x", 1).unwrap();
-    let file = ground.tree.find(&id(2)).unwrap();
-    let known = ground.tree.object(file).unwrap().attr;
+    let file = ground.tree.find(&id(2)).unwrap().unwrap();
+    let known = ground.tree.object(file).unwrap().unwrap().attr;
     assert_eq!((known.mode.get(), known.fileattr.get(), known.projid.get()), (FILE, 0x40, 17));
     // The same for the root, at the next mount.
     ground.setattr(1, Attributes { mode: DIR.into(), nlink: 2.into(), ..with }).unwrap();
     let mut body = MountBody::new_zeroed();
     body.root = attr(DIR, 2, 0);
     ground.apply(RecordType::Mount, id(1), &body, &Payload::new()).unwrap();
-    let root = ground.tree.object(ground.tree.root().unwrap()).unwrap().attr;
+    let root = ground.tree.root().unwrap();
+    let root = ground.tree.object(root).unwrap().unwrap().attr;
     assert_eq!(root.projid.get(), 17);
     assert_eq!(ground.apply(RecordType::Mount, id(7), &body, &Payload::new()), Err(Problem::OtherRoot(id(1))));
 }
@@ -282,7 +314,7 @@ fn objects_change_their_identity() {
     ground.create(2, 1, "a", FILE).unwrap();
     let body = ReidentifiedBody { old: id(2) };
     ground.apply(RecordType::Reidentified, id(3), &body, &Payload::new()).unwrap();
-    assert!(ground.tree.find(&id(2)).is_none());
+    assert!(ground.tree.find(&id(2)).unwrap().is_none());
     ground.write(3, 0, b"x", 1).unwrap();
     let body = ReidentifiedBody { old: id(2) };
     assert_eq!(ground.apply(RecordType::Reidentified, id(4), &body, &Payload::new()), Err(Problem::Unknown(id(2))));
@@ -319,6 +351,6 @@ fn changes_of_contents_are_handed_on() {
         last = tree.apply(&view).unwrap();
         at += view.bytes().len();
     }
-    let file = tree.find(&id(2)).unwrap();
+    let file = tree.find(&id(2)).unwrap().unwrap();
     assert_eq!(last, Change::Write { file, offset: 3, data: b"ab" });
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{assert_same, listing, write_volumes, Tree, SEGMENT};
+use common::{assert_same, assert_same_contents, listing, write_volumes, Tree, SEGMENT};
 use proptest::prelude::*;
 use reelfs_format::build::{LogBuilder, Payload};
 use reelfs_format::record::*;
@@ -232,7 +232,7 @@ fn a_target_in_use_is_refused() {
 }
 
 #[test]
-fn an_interrupted_restore_is_cleared_on_request() {
+fn a_restore_without_a_checkpoint_begins_again() {
     let (ground, mut tree) = Ground::new();
     tree.create("file");
     write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
@@ -242,6 +242,197 @@ fn an_interrupted_restore_is_cleared_on_request() {
     assert!(ground.restore(1, &[]).contains("--resume"));
     ground.restore(0, &["--resume"]);
     assert_same(&tree.root, &ground.path("target"));
+}
+
+/// A tree whose restore takes a while, with everything in it that a restore could do twice and must not.
+fn long_tree(tree: &mut Tree) {
+    busy_tree(tree);
+    for round in 0..6_u8 {
+        for n in 0..40_u8 {
+            let (directory, file) = (format!("r{round}"), format!("r{round}/f{n}"));
+            if n == 0 {
+                tree.mkdir(&directory);
+            }
+            tree.create(&file);
+            tree.write(&file, 0, &vec![n; 3000 + 200 * usize::from(n)]);
+            match n % 8 {
+                0 => tree.rename(&file, &format!("{directory}/g{n}"), RenameFlags::empty()),
+                1 => tree.link(&file, &format!("linked{round}-{n}")),
+                2 => tree.fallocate(&file, FallocateFlags::INSERT_RANGE, 0, 4096),
+                3 => tree.remove(&file, false),
+                4 => tree.set_xattr(&file, "user.n", &[n]),
+                5 => tree.truncate(&file, 100),
+                _ => {}
+            }
+        }
+        // What a checkpoint knows by now is shifted, moved away, replaced and removed.
+        if round > 0 {
+            let before = round - 1;
+            tree.fallocate(&format!("r{before}/f2"), FallocateFlags::INSERT_RANGE, 0, 8192);
+            tree.fallocate(&format!("r{before}/f10"), FallocateFlags::COLLAPSE_RANGE, 0, 4096);
+            tree.write(&format!("r{before}/f6"), 50, b"changed later");
+            tree.rename(&format!("r{before}/f7"), &format!("r{round}/moved"), RenameFlags::empty());
+            tree.create(&format!("r{before}/f7"));
+            tree.write(&format!("r{before}/f7"), 0, b"another of that name");
+            tree.rename(&format!("r{before}/f14"), &format!("r{before}/f15"), RenameFlags::EXCHANGE);
+            tree.rename(&format!("r{before}/f22"), &format!("r{before}/f23"), RenameFlags::empty());
+            tree.remove(&format!("r{before}/f30"), round % 2 == 0);
+            tree.rename(&format!("r{before}"), &format!("r{round}/below"), RenameFlags::empty());
+            tree.rename(&format!("r{round}/below"), &format!("r{before}"), RenameFlags::empty());
+            tree.touch(&format!("r{before}"), 1_000_000 + i64::from(round), 77);
+        }
+    }
+    tree.mkdir("deep");
+    tree.mkdir("deep/er");
+    tree.rename("r0", "deep/er/r0", RenameFlags::empty());
+}
+
+#[test]
+fn a_killed_restore_goes_on() {
+    let (ground, mut tree) = Ground::new();
+    long_tree(&mut tree);
+    write_volumes(&ground.path("volumes"), &tree.log.bytes, Some(1 << 20));
+    let (target, volumes) = (ground.path("target"), ground.path("volumes"));
+    let begun = std::time::Instant::now();
+    let small = ["--checkpoint", "20K", "--memory", "64K", "--no-identity-map", "--quiet"];
+    ground.restore(0, &small);
+    let whole = begun.elapsed();
+    assert_same_contents(&tree.root, &target);
+    let (mut kills, mut went_on) = (0, 0);
+    for round in 0..30_u32 {
+        fs::remove_dir_all(&target).unwrap();
+        let mut tries = 0;
+        loop {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_reel"));
+            command.args(["restore", "--resume", "--to", shown(&target), shown(&volumes)]).args(small);
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+            let had_state = target.join(".reelfs-restore/state").exists();
+            let mut child = command.spawn().unwrap();
+            // Later and later, so that it comes to an end.
+            let part = (round * 7 + tries * 13) % 29 + 1 + tries * 2;
+            std::thread::sleep(whole * part / 40);
+            let done = child.try_wait().unwrap();
+            if done.is_none() {
+                child.kill().unwrap();
+                kills += 1;
+            }
+            let output = child.wait_with_output().unwrap();
+            // Killed when nothing was left to be done but to say so.
+            let complete = fs::read_dir(&target).is_ok_and(|mut names| names.next().is_some())
+                && !target.join(".reelfs-restore").exists();
+            if done.is_none() && complete {
+                break;
+            }
+            if done.is_some() {
+                assert!(output.status.success(), "round {round}, try {tries}: {}", text(&output.stderr));
+                went_on += u32::from(had_state);
+                break;
+            }
+            tries += 1;
+        }
+        assert_same_contents(&tree.root, &target);
+        assert!(!target.join(".reelfs-restore").exists());
+    }
+    println!("killed {kills} times, {went_on} went on in the end");
+    assert!(kills > 20 && went_on > 10, "killed {kills} times, {went_on} went on in the end");
+}
+
+#[test]
+fn only_the_same_restore_goes_on() {
+    let (ground, mut tree) = Ground::new();
+    for n in 0..20_u8 {
+        tree.create(&format!("big{n}"));
+        tree.write(&format!("big{n}"), 0, &vec![n; 300_000]);
+    }
+    write_volumes(&ground.path("volumes"), &tree.log.bytes, Some(2 << 20));
+    let files = volume_files(&ground.path("volumes")).unwrap();
+    let away = ground.path("away");
+    fs::rename(&files[2], &away).unwrap();
+    // What could be read is kept, because there is a checkpoint of it.
+    let said = ground.restore(3, &["--checkpoint", "1M"]);
+    assert!(said.contains("go on with --resume"), "{said}");
+    fs::rename(&away, &files[2]).unwrap();
+    assert!(ground.restore(1, &[]).contains("--resume"));
+    assert!(ground.restore(2, &["--resume", "--at", "4096"]).contains("another moment"));
+    // The volumes that it is through with are not needed any more.
+    fs::rename(&files[0], &away).unwrap();
+    let said = ground.restore(0, &["--resume"]);
+    assert!(said.contains("going on at LSN"), "{said}");
+    assert_same(&tree.root, &ground.path("target"));
+}
+
+#[test]
+fn memory_does_not_decide_what_comes_back() {
+    let (ground, mut tree) = Ground::new();
+    long_tree(&mut tree);
+    tree.mkdir("many");
+    for n in 0..3000 {
+        tree.create(&format!("many/a name of some length, number {n}"));
+    }
+    write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
+    ground.restore(0, &["--memory", "1K"]);
+    assert_same_contents(&tree.root, &ground.path("target"));
+}
+
+#[test]
+fn parts_of_the_tree_can_be_restored() {
+    let (ground, mut tree) = Ground::new();
+    busy_tree(&mut tree);
+    tree.mkdir("old");
+    tree.create("old/kept");
+    tree.write("old/kept", 0, b"kept");
+    tree.create("old/removed");
+    let lsn = tree.log.lsn;
+    tree.remove("old/removed", false);
+    tree.rename("old", "new", RenameFlags::empty());
+    write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
+    let target = ground.path("target");
+    let lines = |root: &Path, wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
+        listing(root, true).into_iter().filter(|line| wanted(line.split(' ').next().unwrap())).collect()
+    };
+    // A directory, a file in another whose ancestors come along, one name of several.
+    ground.restore(0, &["--path", "new", "--path", "/x/e/second"]);
+    let wanted = |path: &str| path.is_empty() || path.starts_with("new") || ["x", "x/e", "x/e/second"].contains(&path);
+    let (expected, found) = (lines(&tree.root, &wanted), lines(&target, &|_| true));
+    let without_links = |lines: Vec<String>| -> Vec<String> {
+        lines.iter().map(|line| line.split(" nlink=").next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(without_links(found), without_links(expected));
+    assert_eq!(fs::read(target.join("x/e/second")).unwrap(), b"hello world");
+    fs::remove_dir_all(&target).unwrap();
+    // As it was called then.
+    ground.restore(0, &["--path", "old", "--at", &lsn.to_string()]);
+    assert!(target.join("old/removed").exists() && !target.join("new").exists() && !target.join("d").exists());
+    fs::remove_dir_all(&target).unwrap();
+    // What is known of what is not there.
+    let said = ground.restore(1, &["--path", "old/kept", "--path", "new/removed", "--path", "never"]);
+    assert!(said.contains("'/old/kept' did not exist then; '/old' was renamed to '/new' at LSN"), "{said}");
+    assert!(said.contains("'/never' did not exist then; it never did before"), "{said}");
+    assert!(said.contains("'/new/removed' did not exist then"), "{said}");
+    assert_eq!(fs::read_dir(&target).map_or(0, Iterator::count), 0);
+    let said = ground.restore(1, &["--path", "temporary"]);
+    assert!(said.contains("it was removed or replaced at LSN"), "{said}");
+}
+
+#[test]
+fn the_plan_names_volumes_and_writes_nothing() {
+    let (ground, mut tree) = Ground::new();
+    for n in 0..20_u8 {
+        tree.create(&format!("big{n}"));
+        tree.write(&format!("big{n}"), 0, &vec![n; 300_000]);
+    }
+    write_volumes(&ground.path("volumes"), &tree.log.bytes, Some(2 << 20));
+    let said = ground.restore(0, &["--plan"]);
+    assert!(said.contains("test-000001") && said.contains("test-000004") && said.contains("about "), "{said}");
+    assert!(!ground.path("target").exists());
+    // Those that hold nothing of the moment are not needed, those that are away are named.
+    let files = volume_files(&ground.path("volumes")).unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    let said = ground.restore(3, &["--plan"]);
+    assert!(said.contains("test-000002") && said.contains("MISSING"), "{said}");
+    let said = ground.restore(0, &["--plan", "--at", "4096"]);
+    assert!(said.contains("not needed") && !said.contains("MISSING"), "{said}");
+    assert!(!ground.path("target").exists());
 }
 
 #[test]
@@ -627,36 +818,4 @@ fn an_empty_log_cannot_be_restored() {
     log.push(RecordType::Noop, 0, Identity::NONE, &EmptyBody {}, &Payload::new()).unwrap();
     write_volumes(&ground.path("volumes"), &log.bytes, None);
     assert!(ground.restore(3, &[]).contains("no mount in the log"));
-}
-
-/// Not a test: figures, next to those of tar on the same tree.
-#[test]
-#[ignore = "figures"]
-fn how_long_many_small_files_take() {
-    let (ground, mut tree) = Ground::new();
-    for directory in 0..200 {
-        tree.mkdir(&format!("d{directory}"));
-        for file in 0..100 {
-            let path = format!("d{directory}/file-{file}");
-            tree.create(&path);
-            tree.write(&path, 0, &vec![file as u8; 2000 + 100 * file]);
-            tree.chmod(&path, 0o640);
-        }
-    }
-    write_volumes(&ground.path("volumes"), &tree.log.bytes, None);
-    let archive = ground.path("archive.tar");
-    let tar = |args: &[&str]| assert!(Command::new("tar").args(args).status().unwrap().success());
-    tar(&["-cf", shown(&archive), "-C", shown(&tree.root), "."]);
-    for _ in 0..3 {
-        let start = std::time::Instant::now();
-        fs::create_dir(ground.path("untarred")).unwrap();
-        tar(&["-xf", shown(&archive), "-C", shown(&ground.path("untarred"))]);
-        rustix::fs::syncfs(fs::File::open(ground.path("untarred")).unwrap()).unwrap();
-        let tar_seconds = start.elapsed().as_secs_f64();
-        let start = std::time::Instant::now();
-        let said = ground.restore(0, &["--quiet"]);
-        println!("tar -x: {tar_seconds:.2} s; reel restore: {:.2} s\n{said}", start.elapsed().as_secs_f64());
-        fs::remove_dir_all(ground.path("untarred")).unwrap();
-        fs::remove_dir_all(ground.path("target")).unwrap();
-    }
 }

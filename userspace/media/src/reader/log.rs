@@ -172,6 +172,11 @@ impl<S: VolumeSource> LogReader<S> {
         self.volume.as_ref().map(VolumeReader::name)
     }
 
+    /// Place in the set of the volume being read, or of the one that is due.
+    pub fn sequence(&self) -> u64 {
+        self.wanted.sequence
+    }
+
     /// Number of blocks looked at so far.
     pub fn blocks(&self) -> u64 {
         self.blocks

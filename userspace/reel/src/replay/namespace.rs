@@ -2,64 +2,16 @@
 
 //! The tree as the records tell it: objects by identity, names, attributes. No contents of files, no I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use reelfs_format::record::{Attributes, Identity, Lsn, GAP_DEGRADED, MOUNT_GAP, MOUNT_UNCLEAN, RECORD_PARTIAL};
 use reelfs_format::view::{check_name, Event, RecordView};
 
-use super::{file_type, Problem, ReplayError, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK};
-
-/// An object's number here; never used for two objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectId(pub u32);
-
-/// Extended attributes by name.
-pub type XattrMap = BTreeMap<Box<[u8]>, Box<[u8]>>;
-
-/// What is particular about an object of a type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory, with its entries.
-    Directory(BTreeMap<Box<[u8]>, ObjectId>),
-    /// A symbolic link, with its target.
-    Symlink(Box<[u8]>),
-    /// A device, a fifo or a socket.
-    Node,
-}
-
-impl Kind {
-    /// What an object with these attributes is when it has just been made. `target` is that of a symbolic link.
-    fn of(attr: &Attributes, target: &[u8]) -> Result<Self, Problem> {
-        match file_type(attr) {
-            S_IFREG => Ok(Kind::File),
-            S_IFDIR => Ok(Kind::Directory(BTreeMap::new())),
-            S_IFLNK => Ok(Kind::Symlink(target.into())),
-            S_IFCHR | S_IFBLK | S_IFIFO | S_IFSOCK => Ok(Kind::Node),
-            _ => Err(Problem::Mode(attr.mode.get())),
-        }
-    }
-}
-
-/// One object.
-#[derive(Clone, Debug)]
-pub struct Object {
-    /// Its identity in the log.
-    pub identity: Identity,
-    /// Its attributes after the last record about it.
-    pub attr: Attributes,
-    /// What it is.
-    pub kind: Kind,
-    /// Extended attributes, access control lists among them.
-    pub xattrs: XattrMap,
-    /// How many names it has; the root has one that nobody sees.
-    pub names: u32,
-    /// One of the directories it is in, under one of its names: the only one, for a directory.
-    pub parent: Option<ObjectId>,
-    /// Epoch of the record that made it.
-    epoch: u64,
-}
+use super::object::{Home, Staged};
+pub use super::object::{Kind, Object, ObjectId, XattrMap};
+use super::objects::{Cursor, Displaced, Objects, Page, Spill};
+use super::store::{Entry, StoreError};
+use super::{file_type, Problem, ReplayError, S_IFDIR};
 
 /// What a record demands of the contents of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,12 +117,30 @@ pub enum Remark {
     },
 }
 
+/// Memory that a tree takes unless something else is asked for, in bytes.
+pub const MEMORY: usize = 256 << 20;
+
 /// The tree.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Namespace {
-    objects: Vec<Option<Object>>,
-    by_identity: HashMap<Identity, ObjectId>,
-    root: Option<ObjectId>,
+    objects: Objects,
+    counts: Counts,
+    /// What happened to names, where somebody wants to know.
+    watch: Option<Box<dyn Watch>>,
+    /// Objects that are gone since the last call of [`Namespace::take_gone`].
+    gone: Vec<(ObjectId, Object)>,
+    remarks: Vec<Remark>,
+}
+
+/// What is known of the tree as a whole.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    root: Option<u64>,
+    next: u64,
+    objects: u64,
+    names: u64,
+    unnamed: u64,
+    records: u64,
     /// A mount was not clean, or there was a gap: what does not fit may be the writer's honest loss.
     doubtful: bool,
     /// There was a gap in which objects and names came and went.
@@ -180,8 +150,15 @@ pub struct Namespace {
     /// Records left out behind a gap.
     left_out: u64,
     stream: [u8; 16],
-    remarks: Vec<Remark>,
-    records: u64,
+}
+
+/// Somebody who wants to know what becomes of names.
+pub trait Watch: std::fmt::Debug {
+    /// Whether this name, in whatever directory, is of interest.
+    fn minds(&self, name: &[u8]) -> bool;
+
+    /// The object called `path` lost that name, in the record at `lsn`, made at `time`. `to`: it got this one instead.
+    fn lost(&mut self, path: Vec<u8>, to: Option<Vec<u8>>, lsn: Lsn, time: i64);
 }
 
 /// How many records that were left out are named; more are counted.
@@ -189,87 +166,177 @@ const LEFT_OUT_NAMED: u64 = 100;
 /// Of `renameat2(2)`.
 const RENAME_EXCHANGE: u32 = 1 << 1;
 
+impl Default for Namespace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Namespace {
-    /// A tree of which nothing is known.
+    /// A tree of which nothing is known. What [`MEMORY`] cannot hold goes into a file without a name.
     pub fn new() -> Self {
-        Self::default()
+        Self::bounded(MEMORY, Spill::Nameless(std::env::temp_dir()))
+    }
+
+    /// The same with another bound of memory, in bytes, and another place for the rest.
+    pub fn bounded(memory: usize, spill: Spill) -> Self {
+        Namespace {
+            objects: Objects::new(memory, spill),
+            counts: Counts::default(),
+            watch: None,
+            gone: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// The tree as it was at the last commit into this file, its counts to be set by the caller, and what that commit said
+    /// about itself; `None` if there was none.
+    pub fn reopen(memory: usize, path: PathBuf) -> Result<Option<(Self, Vec<u8>)>, StoreError> {
+        let Some((objects, meta)) = Objects::reopen(memory, Spill::Kept(path))? else { return Ok(None) };
+        Ok(Some((Namespace { objects, ..Self::new() }, meta)))
+    }
+
+    /// Tells `watch` what becomes of names.
+    pub fn watch(&mut self, watch: Box<dyn Watch>) {
+        self.watch = Some(watch);
+    }
+
+    /// Stops telling, and gives back who was told.
+    pub fn unwatch(&mut self) -> Option<Box<dyn Watch>> {
+        self.watch.take()
+    }
+
+    /// What is known as a whole, for a checkpoint.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Sets what a checkpoint has kept.
+    pub fn set_counts(&mut self, counts: Counts) {
+        self.counts = counts;
+    }
+
+    /// Whether memory is full and a commit is due.
+    pub fn is_full(&self) -> bool {
+        self.objects.is_full()
+    }
+
+    /// Commits the tree to disk, with `meta`, and makes room in memory. Durable when it returns.
+    pub fn commit(&mut self, meta: &[u8]) -> Result<(), StoreError> {
+        self.objects.commit(meta)
     }
 
     /// The root, once a mount has been seen.
     pub fn root(&self) -> Option<ObjectId> {
-        self.root
+        self.counts.root.map(ObjectId)
     }
 
     /// An object that exists.
-    pub fn object(&self, id: ObjectId) -> Option<&Object> {
-        self.objects.get(id.0 as usize)?.as_ref()
+    pub fn object(&mut self, id: ObjectId) -> Result<Option<&Object>, StoreError> {
+        self.objects.get(id)
+    }
+
+    /// An object that exists, to be changed.
+    pub fn object_mut(&mut self, id: ObjectId) -> Result<Option<&mut Object>, StoreError> {
+        self.objects.get_mut(id)
     }
 
     /// The object with this identity.
-    pub fn find(&self, identity: &Identity) -> Option<ObjectId> {
-        self.by_identity.get(identity).copied()
+    pub fn find(&mut self, identity: &Identity) -> Result<Option<ObjectId>, StoreError> {
+        self.objects.find(identity)
     }
 
-    /// All objects that exist, those without a name included.
-    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, &Object)> {
-        let numbered = self.objects.iter().zip(0_u32..);
-        numbered.filter_map(|(object, number)| Some((ObjectId(number), object.as_ref()?)))
+    /// What a name in a directory stands for.
+    pub fn name(&mut self, directory: ObjectId, name: &[u8]) -> Result<Option<Entry>, StoreError> {
+        self.objects.name(directory, name)
     }
 
-    /// Number of objects that exist.
-    pub fn len(&self) -> usize {
-        self.by_identity.len()
+    /// Names in a directory behind `after`, in order: some of them, and the name behind which to go on, if there may be
+    /// more.
+    pub fn names_after(&mut self, directory: ObjectId, after: Option<&[u8]>) -> Result<Page<Entry>, StoreError> {
+        self.objects.names_after(directory, after)
+    }
+
+    /// Whose file is staged under a name that is not its own any more.
+    pub fn displaced(&mut self, directory: ObjectId, name: &[u8]) -> Result<Option<ObjectId>, StoreError> {
+        self.objects.displaced(directory, name)
+    }
+
+    /// Notes whose file is staged there, or that none is any more.
+    pub fn set_displaced(&mut self, directory: ObjectId, name: &[u8], id: Option<ObjectId>) {
+        self.objects.set_displaced(directory, name, id);
+    }
+
+    /// Displaced files, a part of them: the directory and the name where each is staged, and whose it is. Then where to go
+    /// on, if there may be more. To be asked for from the beginning (`None`), and to be cleared as they come.
+    pub fn all_displaced(&mut self, cursor: Option<Cursor>) -> Result<(Vec<Displaced>, Option<Cursor>), StoreError> {
+        self.objects.all_displaced(cursor)
+    }
+
+    /// Objects that are gone for ever since the last call.
+    pub fn take_gone(&mut self) -> Vec<(ObjectId, Object)> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Number of objects that exist, those without a name included.
+    pub fn len(&self) -> u64 {
+        self.counts.objects
     }
 
     /// Whether there is nothing, not even a root.
     pub fn is_empty(&self) -> bool {
-        self.by_identity.is_empty()
+        self.counts.objects == 0
+    }
+
+    /// Number of names, the root's included.
+    pub fn names(&self) -> u64 {
+        self.counts.names
+    }
+
+    /// Number of objects that have no name.
+    pub fn unnamed(&self) -> u64 {
+        self.counts.unnamed
     }
 
     /// Number of records applied.
     pub fn records(&self) -> u64 {
-        self.records
+        self.counts.records
     }
 
     /// Whether the log itself says that it may lack something.
     pub fn is_doubtful(&self) -> bool {
-        self.doubtful
+        self.counts.doubtful
     }
 
     /// Whether the log lacks changes, by its own word.
     pub fn has_gap(&self) -> bool {
-        self.gap
+        self.counts.gap
     }
 
     /// Number of records behind a gap that were left out, because they presuppose what is missing.
     pub fn left_out(&self) -> u64 {
-        self.left_out
+        self.counts.left_out
     }
 
-    /// What whoever restores should know.
-    pub fn remarks(&self) -> &[Remark] {
-        &self.remarks
+    /// What whoever restores should know, of the records since the last call.
+    pub fn take_remarks(&mut self) -> Vec<Remark> {
+        std::mem::take(&mut self.remarks)
     }
 
-    /// A path of the object, for messages. Objects without a name are called by their identity.
-    pub fn path(&self, id: ObjectId) -> Vec<u8> {
-        let mut parts: Vec<&[u8]> = Vec::new();
+    /// A path of the object, for messages. Objects without a name that is known are called by their identity.
+    pub fn path(&mut self, id: ObjectId) -> Result<Vec<u8>, StoreError> {
+        let mut parts: Vec<Box<[u8]>> = Vec::new();
         let mut at = id;
-        while Some(at) != self.root {
-            let parent = self.object(at).and_then(|object| object.parent);
-            let entry = parent.and_then(|parent| match &self.object(parent)?.kind {
-                Kind::Directory(entries) => entries.iter().find(|(_, child)| **child == at),
-                _ => None,
-            });
-            match (entry, parent) {
-                (Some((name, _)), Some(parent)) if parts.len() < 4096 => {
+        while Some(at) != self.root() {
+            match self.object(at)?.and_then(|object| object.home.clone()) {
+                Some((directory, name)) if parts.len() < 4096 => {
                     parts.push(name);
-                    at = parent;
+                    at = directory;
                 }
                 _ => {
                     let known =
-                        self.object(id).map_or_else(String::new, |object| crate::show::identity(&object.identity));
-                    return format!("<{known}>").into_bytes();
+                        self.object(id)?.map_or_else(String::new, |object| crate::show::identity(&object.identity));
+                    return Ok(format!("<{known}>").into_bytes());
                 }
             }
         }
@@ -281,7 +348,7 @@ impl Namespace {
         if path.is_empty() {
             path.push(b'/');
         }
-        path
+        Ok(path)
     }
 
     /// Applies a record and says what it demands of the contents of files.
@@ -294,111 +361,140 @@ impl Namespace {
             problem,
         };
         let event = record.event().map_err(|_| failed(Problem::Unsupported("a record of this type")))?;
-        if self.missing {
-            self.make_way(&event, &header.object, header.epoch.get());
+        if self.counts.missing {
+            self.make_way(&event, &header.object, header.epoch.get()).map_err(failed)?;
         }
         let change = match self.apply_event(record, &event) {
             Ok(change) => change,
-            Err(problem) if self.missing => {
-                self.left_out += 1;
-                if self.left_out <= LEFT_OUT_NAMED {
+            Err(problem) if self.counts.missing && !matches!(problem, Problem::Store(_)) => {
+                self.counts.left_out += 1;
+                if self.counts.left_out <= LEFT_OUT_NAMED {
                     self.remarks.push(Remark::LeftOut { lsn: record.lsn(), problem });
                 }
                 Change::None
             }
             Err(problem) => return Err(failed(problem)),
         };
-        self.records += 1;
+        self.counts.records += 1;
         Ok(change)
     }
 
     /// Behind a gap: what contradicts a record is older than it, and must have gone in between.
-    fn make_way(&mut self, event: &Event<'_>, object: &Identity, epoch: u64) {
+    fn make_way(&mut self, event: &Event<'_>, object: &Identity, epoch: u64) -> Result<(), Problem> {
         match *event {
             Event::Create { body, name, .. } => {
-                if let Some(known) = self.find(object).filter(|known| !self.is_stale(*known, epoch)) {
-                    self.discard(known);
+                if let Some(known) = self.find(object)? {
+                    if !self.is_stale(known, epoch)? {
+                        self.discard(known)?;
+                    }
                 }
-                self.free(&body.parent, name, None);
+                self.free(&body.parent, name, None)
             }
             Event::Link { body, name } => self.free(&body.parent, name, None),
             Event::Rename { body, new_name, .. } if body.flags.get() & RENAME_EXCHANGE == 0 => {
-                self.free(&body.new_parent, new_name, Some(&body.other));
+                self.free(&body.new_parent, new_name, Some(&body.other))
             }
-            Event::ObjectGone => {
-                if let Some(known) = self.find(object).filter(|known| self.object(*known).is_some_and(|o| o.names > 0))
-                {
-                    self.discard(known);
-                }
-            }
-            _ => {}
+            Event::ObjectGone => match self.find(object)? {
+                Some(known) if self.seen(known)?.names > 0 => self.discard(known),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
         }
     }
 
     /// Takes a name from whatever has it, `but` this one.
-    fn free(&mut self, parent: &Identity, name: &[u8], but: Option<&Identity>) {
-        let Ok(parent) = self.directory(parent) else { return };
-        let Ok(Some(there)) = self.entry(parent, name) else { return };
-        if self.object(there).is_some_and(|object| but == Some(&object.identity)) {
-            return;
+    fn free(&mut self, parent: &Identity, name: &[u8], but: Option<&Identity>) -> Result<(), Problem> {
+        let Some(parent) = self.find(parent)? else { return Ok(()) };
+        let Some(there) = self.entry(parent, name)? else { return Ok(()) };
+        if but == Some(&self.seen(there)?.identity) {
+            return Ok(());
         }
-        let _ = self.remove(parent, name, there);
-        if self.object(there).is_some_and(|object| object.names == 0) {
-            self.discard(there);
+        self.remove(parent, name, there)?;
+        if self.seen(there)?.names == 0 {
+            self.discard(there)?;
         }
+        Ok(())
     }
 
     /// Forgets an object, its names, and what is only reached through it.
-    fn discard(&mut self, id: ObjectId) {
-        if Some(id) == self.root {
-            return;
+    fn discard(&mut self, id: ObjectId) -> Result<(), Problem> {
+        if Some(id) == self.root() {
+            return Ok(());
         }
         let mut doomed = vec![id];
         while let Some(id) = doomed.pop() {
-            if self.object(id).is_some_and(|object| object.names > 0) {
-                for directory in self.objects.iter_mut().flatten() {
-                    if let Kind::Directory(entries) = &mut directory.kind {
-                        entries.retain(|_, child| *child != id);
+            while self.seen(id)?.names > 0 {
+                let Some((parent, name)) = self.any_name(id)? else { break };
+                self.remove(parent, &name, id)?;
+            }
+            let mut after: Option<Box<[u8]>> = None;
+            loop {
+                let (page, more) = self.names_after(id, after.as_deref())?;
+                for (name, entry) in page {
+                    self.remove(id, &name, entry.object)?;
+                    if self.seen(entry.object)?.names == 0 {
+                        doomed.push(entry.object);
                     }
                 }
-            }
-            let children = match self.objects.get_mut(id.0 as usize).and_then(Option::as_mut).map(|o| &mut o.kind) {
-                Some(Kind::Directory(entries)) => std::mem::take(entries).into_values().collect(),
-                _ => Vec::new(),
-            };
-            for child in children {
-                let Ok(object) = self.slot(child) else { continue };
-                object.names = object.names.saturating_sub(1);
-                if object.names == 0 {
-                    doomed.push(child);
+                match more {
+                    None => break,
+                    more => after = more,
                 }
             }
-            self.forget(id);
+            self.forget(id)?;
         }
+        Ok(())
+    }
+
+    /// One of the names of an object. Where that is not known, all names of the tree are looked at.
+    fn any_name(&mut self, id: ObjectId) -> Result<Option<Home>, Problem> {
+        if let Some(home) = &self.seen(id)?.home {
+            return Ok(Some(home.clone()));
+        }
+        let mut directories: Vec<ObjectId> = self.root().into_iter().collect();
+        while let Some(directory) = directories.pop() {
+            let mut after: Option<Box<[u8]>> = None;
+            loop {
+                let (page, more) = self.names_after(directory, after.as_deref())?;
+                for (name, entry) in page {
+                    if entry.object == id {
+                        return Ok(Some((directory, name)));
+                    }
+                    if entry.directory {
+                        directories.push(entry.object);
+                    }
+                }
+                match more {
+                    None => break,
+                    more => after = more,
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn apply_event<'a>(&mut self, record: &RecordView<'a>, event: &Event<'a>) -> Result<Change<'a>, Problem> {
         let header = record.header();
         let (object, lsn) = (header.object, record.lsn());
-        if self.root.is_none() && !matches!(event, Event::Mount { .. } | Event::Noop | Event::Skipped) {
+        if self.root().is_none() && !matches!(event, Event::Mount { .. } | Event::Noop | Event::Skipped) {
             return Err(Problem::NoMount);
         }
         match *event {
             Event::Noop | Event::Unmount | Event::Skipped => Ok(Change::None),
             Event::Gap { body } => {
-                (self.doubtful, self.gap) = (true, true);
-                self.missing |= body.reason.get() == GAP_DEGRADED;
-                let (time, stream) = (header.time.get(), self.stream);
+                (self.counts.doubtful, self.counts.gap) = (true, true);
+                self.counts.missing |= body.reason.get() == GAP_DEGRADED;
+                let (time, stream) = (header.time.get(), self.counts.stream);
                 let (reason, bytes) = (body.reason.get(), body.bytes.get());
                 self.remarks.push(Remark::Gap { lsn, time, stream, reason, bytes });
                 Ok(Change::None)
             }
             Event::GapEnd { body } => {
-                (self.doubtful, self.gap, self.missing) = (true, true, true);
+                (self.counts.doubtful, self.counts.gap, self.counts.missing) = (true, true, true);
                 self.remarks.push(Remark::GapEnd {
                     lsn,
                     time: header.time.get(),
-                    stream: self.stream,
+                    stream: self.counts.stream,
                     begin: body.begin.get(),
                     since: body.since.get(),
                     changes: body.changes.get(),
@@ -408,26 +504,27 @@ impl Namespace {
             }
             Event::Mount { body, xattrs } => {
                 if body.flags.get() & MOUNT_UNCLEAN != 0 {
-                    self.doubtful = true;
+                    self.counts.doubtful = true;
                     self.remarks.push(Remark::Unclean { lsn });
                 }
-                self.stream = body.stream;
+                self.counts.stream = body.stream;
                 if body.flags.get() & MOUNT_GAP != 0 {
-                    if !self.gap {
+                    if !self.counts.gap {
                         self.remarks.push(Remark::GapBefore { lsn, time: header.time.get(), stream: body.stream });
                     }
-                    (self.doubtful, self.gap, self.missing) = (true, true, true);
+                    (self.counts.doubtful, self.counts.gap, self.counts.missing) = (true, true, true);
                 }
                 let xattrs = owned(xattrs);
                 if file_type(&body.root) != S_IFDIR {
                     return Err(Problem::NotDirectory(object));
                 }
-                match self.root {
+                match self.root() {
                     None => {
-                        let kind = Kind::Directory(BTreeMap::new());
-                        let root = self.add(object, body.root, kind, xattrs, header.epoch.get())?;
+                        let root = self.add(object, body.root, Kind::Directory(0), xattrs, header.epoch.get())?;
                         self.slot(root)?.names = 1;
-                        self.root = Some(root);
+                        self.counts.names += 1;
+                        self.counts.unnamed -= 1;
+                        self.counts.root = Some(root.0);
                     }
                     Some(root) => {
                         let known = self.slot(root)?;
@@ -435,6 +532,7 @@ impl Namespace {
                             return Err(Problem::OtherRoot(known.identity));
                         }
                         known.xattrs = xattrs;
+                        known.settled = false;
                         self.take_attr(root, &body.root)?;
                     }
                 }
@@ -447,8 +545,10 @@ impl Namespace {
                     return Ok(Change::None);
                 }
                 let parent = self.vacant(&body.parent, name)?;
-                if self.find(&object).is_some_and(|known| !self.is_stale(known, header.epoch.get())) {
-                    return Err(Problem::Exists);
+                if let Some(known) = self.find(&object)? {
+                    if !self.is_stale(known, header.epoch.get())? {
+                        return Err(Problem::Exists);
+                    }
                 }
                 let id = self.add(object, body.attr, kind, owned(xattrs), header.epoch.get())?;
                 self.enter(parent, name, id)?;
@@ -458,7 +558,7 @@ impl Namespace {
             }
             Event::Link { body, name } => {
                 let id = self.known(&object)?;
-                if matches!(self.slot(id)?.kind, Kind::Directory(_)) {
+                if self.seen(id)?.is_directory() {
                     return Err(Problem::Unsupported("a second name for a directory"));
                 }
                 let parent = self.vacant(&body.parent, name)?;
@@ -472,6 +572,7 @@ impl Namespace {
                 let id = self.known(&object)?;
                 let parent = self.holding(&body.parent, name, id)?;
                 self.must_be_empty(id)?;
+                self.tell(parent, name, None, record)?;
                 self.remove(parent, name, id)?;
                 self.set_attr(lsn, parent, &body.parent_attr)?;
                 self.set_attr(lsn, id, &body.attr)?;
@@ -490,9 +591,9 @@ impl Namespace {
                 let other = match (there, body.other.is_none()) {
                     (None, true) => None,
                     // What was replaced came and went in a gap.
-                    (None, false) if self.missing && flags & RENAME_EXCHANGE == 0 => None,
+                    (None, false) if self.counts.missing && flags & RENAME_EXCHANGE == 0 => None,
                     (Some(there), false) => {
-                        let found = self.slot(there)?.identity;
+                        let found = self.seen(there)?.identity;
                         if found != body.other {
                             return Err(Problem::OtherObject(new_name.to_vec(), found));
                         }
@@ -502,6 +603,10 @@ impl Namespace {
                     (Some(_), true) => return Err(Problem::NameExists(new_name.to_vec())),
                 };
                 self.not_below(id, new_parent)?;
+                self.tell(old_parent, old_name, Some((new_parent, new_name)), record)?;
+                if other.is_some() {
+                    self.tell(new_parent, new_name, None, record)?;
+                }
                 match other {
                     // Two names of one object: rename(2) leaves both.
                     Some(other) if other == id => {}
@@ -546,20 +651,19 @@ impl Namespace {
             }
             Event::ObjectGone => {
                 let id = self.known(&object)?;
-                let names = self.slot(id)?.names;
+                let names = self.seen(id)?.names;
                 if names > 0 {
                     return Err(Problem::StillNamed(names));
                 }
-                self.forget(id);
+                self.forget(id)?;
                 Ok(Change::Gone { object: id })
             }
             Event::Reidentified { body } => {
                 let id = self.known(&body.old)?;
-                if self.find(&object).is_some() {
+                if self.find(&object)?.is_some() {
                     return Err(Problem::Exists);
                 }
-                self.by_identity.remove(&body.old);
-                self.by_identity.insert(object, id);
+                self.objects.rename_identity(body.old, object, id);
                 self.slot(id)?.identity = object;
                 Ok(Change::None)
             }
@@ -567,7 +671,7 @@ impl Namespace {
                 let file = self.file(&object)?;
                 let offset = body.offset.get();
                 let end = offset.checked_add(data.len() as u64).ok_or(Problem::Unsupported("an offset this large"))?;
-                let before = self.slot(file)?.attr.size.get();
+                let before = self.seen(file)?.attr.size.get();
                 let size = if data.is_empty() { before } else { before.max(end) };
                 let recorded = body.attr.size.get();
                 self.take_attr(file, &body.attr)?;
@@ -601,13 +705,17 @@ impl Namespace {
             Event::SetXattr { body, name, value } => {
                 let id = self.known(&object)?;
                 self.set_attr(lsn, id, &body.attr)?;
-                self.slot(id)?.xattrs.insert(name.into(), value.into());
+                let object = self.slot(id)?;
+                object.settled = false;
+                object.xattrs.insert(name.into(), value.into());
                 Ok(Change::None)
             }
             Event::RemoveXattr { body, name } => {
                 let id = self.known(&object)?;
                 self.set_attr(lsn, id, &body.attr)?;
-                if self.slot(id)?.xattrs.remove(name).is_none() {
+                let object = self.slot(id)?;
+                object.settled = false;
+                if object.xattrs.remove(name).is_none() {
                     self.doubt(lsn, Problem::NoName(name.to_vec()))?;
                 }
                 Ok(Change::None)
@@ -617,7 +725,7 @@ impl Namespace {
 
     /// Where the log may lawfully be incomplete, notes what does not fit; else it is an error.
     fn doubt(&mut self, lsn: Lsn, problem: Problem) -> Result<(), Problem> {
-        if !self.doubtful {
+        if !self.counts.doubtful {
             return Err(problem);
         }
         self.remarks.push(Remark::Followed { lsn, problem });
@@ -625,41 +733,35 @@ impl Namespace {
     }
 
     fn slot(&mut self, id: ObjectId) -> Result<&mut Object, Problem> {
-        let object = self.objects.get_mut(id.0 as usize).and_then(Option::as_mut);
-        object.ok_or(Problem::Unknown(Identity::NONE))
+        self.objects.get_mut(id)?.ok_or(Problem::Unknown(Identity::NONE))
     }
 
-    fn known(&self, identity: &Identity) -> Result<ObjectId, Problem> {
-        self.find(identity).ok_or(Problem::Unknown(*identity))
+    fn seen(&mut self, id: ObjectId) -> Result<&Object, Problem> {
+        self.objects.get(id)?.ok_or(Problem::Unknown(Identity::NONE))
+    }
+
+    fn known(&mut self, identity: &Identity) -> Result<ObjectId, Problem> {
+        self.find(identity)?.ok_or(Problem::Unknown(*identity))
     }
 
     fn file(&mut self, identity: &Identity) -> Result<ObjectId, Problem> {
         let id = self.known(identity)?;
-        match self.slot(id)?.kind {
+        match self.seen(id)?.kind {
             Kind::File => Ok(id),
             _ => Err(Problem::NotFile),
         }
     }
 
-    fn directory(&self, identity: &Identity) -> Result<ObjectId, Problem> {
+    fn directory(&mut self, identity: &Identity) -> Result<ObjectId, Problem> {
         let id = self.known(identity)?;
-        match self.object(id).map(|object| &object.kind) {
-            Some(Kind::Directory(_)) => Ok(id),
+        match self.seen(id)?.kind {
+            Kind::Directory(_) => Ok(id),
             _ => Err(Problem::NotDirectory(*identity)),
         }
     }
 
-    fn entries(&mut self, directory: ObjectId) -> Result<&mut BTreeMap<Box<[u8]>, ObjectId>, Problem> {
-        let object = self.slot(directory)?;
-        let identity = object.identity;
-        match &mut object.kind {
-            Kind::Directory(entries) => Ok(entries),
-            _ => Err(Problem::NotDirectory(identity)),
-        }
-    }
-
     fn entry(&mut self, directory: ObjectId, name: &[u8]) -> Result<Option<ObjectId>, Problem> {
-        Ok(self.entries(directory)?.get(name).copied())
+        Ok(self.name(directory, name)?.map(|entry| entry.object))
     }
 
     /// The directory, in which the name must be free.
@@ -680,20 +782,20 @@ impl Namespace {
         match self.entry(parent, name)? {
             None => Err(Problem::NoName(name.to_vec())),
             Some(found) if found == id => Ok(parent),
-            Some(found) => Err(Problem::OtherObject(name.to_vec(), self.slot(found)?.identity)),
+            Some(found) => Err(Problem::OtherObject(name.to_vec(), self.seen(found)?.identity)),
         }
     }
 
     fn must_be_empty(&mut self, id: ObjectId) -> Result<(), Problem> {
-        match &self.slot(id)?.kind {
-            Kind::Directory(entries) if !entries.is_empty() => Err(Problem::NotEmpty),
+        match self.seen(id)?.kind {
+            Kind::Directory(entries) if entries > 0 => Err(Problem::NotEmpty),
             _ => Ok(()),
         }
     }
 
     /// `id`, if it is a directory, must not be `below` or above it.
     fn not_below(&mut self, id: ObjectId, below: ObjectId) -> Result<(), Problem> {
-        if !matches!(self.slot(id)?.kind, Kind::Directory(_)) {
+        if !self.seen(id)?.is_directory() {
             return Ok(());
         }
         let mut at = Some(below);
@@ -701,14 +803,15 @@ impl Namespace {
             if directory == id {
                 return Err(Problem::Cycle);
             }
-            at = self.slot(directory)?.parent;
+            at = self.seen(directory)?.home.as_ref().map(|(directory, _)| *directory);
         }
         Ok(())
     }
 
     /// Whether an object without a name can only be a leftover of an earlier epoch, whose end nobody recorded.
-    fn is_stale(&self, id: ObjectId, epoch: u64) -> bool {
-        self.object(id).is_some_and(|object| object.names == 0 && object.epoch < epoch)
+    fn is_stale(&mut self, id: ObjectId, epoch: u64) -> Result<bool, Problem> {
+        let object = self.seen(id)?;
+        Ok(object.names == 0 && object.epoch < epoch)
     }
 
     fn add(
@@ -722,38 +825,97 @@ impl Namespace {
         if identity.is_none() {
             return Err(Problem::Unknown(identity));
         }
-        if let Some(known) = self.find(&identity) {
-            if !self.is_stale(known, epoch) {
+        if let Some(known) = self.find(&identity)? {
+            if !self.is_stale(known, epoch)? {
                 return Err(Problem::Exists);
             }
-            self.forget(known);
+            self.forget(known)?;
         }
-        let id = ObjectId(u32::try_from(self.objects.len()).map_err(|_| Problem::Unsupported("so many objects"))?);
-        self.objects.push(Some(Object { identity, attr, kind, xattrs, names: 0, parent: None, epoch }));
-        self.by_identity.insert(identity, id);
+        let id = ObjectId(self.counts.next);
+        self.counts.next += 1;
+        self.counts.objects += 1;
+        self.counts.unnamed += 1;
+        self.objects.insert(id, Object::new(identity, attr, kind, xattrs, epoch));
         Ok(id)
     }
 
-    fn forget(&mut self, id: ObjectId) {
-        if let Some(object) = self.objects.get_mut(id.0 as usize).and_then(Option::take) {
-            self.by_identity.remove(&object.identity);
+    fn forget(&mut self, id: ObjectId) -> Result<(), Problem> {
+        if let Some(object) = self.objects.remove(id)? {
+            self.counts.objects -= 1;
+            self.counts.unnamed -= u64::from(object.names == 0);
+            self.gone.push((id, object));
         }
+        Ok(())
+    }
+
+    /// Tells who watches that the name is about to go.
+    fn tell(
+        &mut self,
+        directory: ObjectId,
+        name: &[u8],
+        to: Option<(ObjectId, &[u8])>,
+        record: &RecordView<'_>,
+    ) -> Result<(), Problem> {
+        if !self.watch.as_ref().is_some_and(|watch| watch.minds(name)) {
+            return Ok(());
+        }
+        let path = self.path_of(directory, name)?;
+        let to = to.map(|(directory, name)| self.path_of(directory, name)).transpose()?;
+        if let Some(watch) = self.watch.as_mut() {
+            watch.lost(path, to, record.lsn(), record.header().time.get());
+        }
+        Ok(())
+    }
+
+    fn path_of(&mut self, directory: ObjectId, name: &[u8]) -> Result<Vec<u8>, Problem> {
+        let mut path = self.path(directory)?;
+        if path != b"/" {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Ok(path)
     }
 
     fn enter(&mut self, parent: ObjectId, name: &[u8], id: ObjectId) -> Result<(), Problem> {
-        self.entries(parent)?.insert(name.into(), id);
         let object = self.slot(id)?;
         object.names += 1;
-        object.parent = Some(parent);
+        let first = object.names == 1;
+        if object.home.is_none() {
+            object.home = Some((parent, name.into()));
+        }
+        let entry = Entry { object: id, directory: object.is_directory() };
+        let back =
+            matches!(&object.staged, Staged::Named(directory, staged) if *directory == parent && **staged == *name);
+        self.counts.names += 1;
+        self.counts.unnamed -= u64::from(first);
+        self.objects.set_name(parent, name, Some(entry));
+        if back {
+            self.objects.set_displaced(parent, name, None);
+        }
+        if let Kind::Directory(entries) = &mut self.slot(parent)?.kind {
+            *entries += 1;
+        }
         Ok(())
     }
 
     fn remove(&mut self, parent: ObjectId, name: &[u8], id: ObjectId) -> Result<(), Problem> {
-        self.entries(parent)?.remove(name);
         let object = self.slot(id)?;
-        object.names = object.names.saturating_sub(1);
-        if matches!(object.kind, Kind::Directory(_)) {
-            object.parent = None;
+        let had = object.names;
+        object.names = had.saturating_sub(1);
+        let is_it = |directory: ObjectId, known: &[u8]| directory == parent && *known == *name;
+        if object.home.as_ref().is_some_and(|(directory, known)| is_it(*directory, known)) {
+            object.home = None;
+        }
+        // Its file stays where it is; whoever gets the name next is staged elsewhere.
+        let displaced = matches!(&object.staged, Staged::Named(directory, known) if is_it(*directory, known));
+        self.counts.names = self.counts.names.saturating_sub(1);
+        self.counts.unnamed += u64::from(had == 1);
+        self.objects.set_name(parent, name, None);
+        if displaced {
+            self.objects.set_displaced(parent, name, Some(id));
+        }
+        if let Kind::Directory(entries) = &mut self.slot(parent)?.kind {
+            *entries = entries.saturating_sub(1);
         }
         Ok(())
     }
@@ -782,6 +944,8 @@ impl Namespace {
             object.attr.projid = before.projid;
             object.attr.valid = before.valid;
         }
+        let given = |attr: &Attributes| (attr.mode, attr.uid, attr.gid, attr.mtime_sec, attr.mtime_nsec, attr.size);
+        object.settled &= given(&before) == given(attr);
         Ok(())
     }
 
@@ -789,7 +953,7 @@ impl Namespace {
     fn check_links(&mut self, lsn: Lsn, id: ObjectId) -> Result<(), Problem> {
         let object = self.slot(id)?;
         let (recorded, known) = (object.attr.nlink.get(), object.names);
-        if matches!(object.kind, Kind::Directory(_)) || recorded == known {
+        if object.is_directory() || recorded == known {
             return Ok(());
         }
         self.doubt(lsn, Problem::Links { recorded, known })

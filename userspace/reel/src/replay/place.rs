@@ -1,31 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Names and attributes, at the end.
+//! The tree is put together at the end.
 //!
-//! Directories are made flat in staging and filled before they are moved into their parents, children first: so depth
-//! costs no descriptors, no path has more than one component, nothing is visible to others before it has its owner
-//! and mode, and a directory's modification time is set when nothing in it changes any more.
+//! Directories are flat in staging and filled before they are moved into their parents, children first: so depth costs
+//! no descriptors, nothing is visible to others before it has its owner and mode, and a directory's modification time is
+//! set when nothing in it changes any more. Most files are where they belong already ([`super::staging`]).
+//!
+//! Every step can be taken twice: what an interrupted run has done is found done. A directory that is in its parent is
+//! complete, and is not looked into again.
 
-use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use reelfs_format::record::Attributes;
+use reelfs_format::record::Identity;
 use reelfs_format::view::check_name;
 use reelfs_sys::inode;
 use rustix::fs::{
-    chmodat, chownat, fchmod, fchown, fsetxattr, fstat, futimens, ioctl_getflags, ioctl_setflags, linkat, lsetxattr,
-    mkdirat, mknodat, openat, renameat_with, symlinkat, utimensat, AtFlags, FileType, Gid, IFlags, Mode, OFlags,
-    RenameFlags, Timespec, Timestamps, Uid, XattrFlags, UTIME_OMIT,
+    ftruncate, linkat, mknodat, openat, renameat, renameat_with, statat, symlinkat, syncfs, unlinkat, AtFlags,
+    FileType, Mode, OFlags, RenameFlags,
 };
 use rustix::io::Errno;
 
+use super::dress::{self, Refusal};
 use super::namespace::{Kind, Namespace, Object, ObjectId};
-use super::staging::Staging;
+use super::object::{lapse, Staged};
+use super::staging::{discard, Staging};
+use super::store::{Entry, StoreError};
 use super::{file_type, S_IFBLK, S_IFCHR, S_IFIFO, S_IFSOCK};
+use crate::select::Selection;
 use crate::show;
+
+/// How many of the things that the target cannot hold are remembered; all are counted.
+pub const LACKS_KEPT: usize = 20;
 
 /// Something that the target cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +43,12 @@ pub struct Lack {
     pub path: Vec<u8>,
     /// What is missing there, and why.
     pub what: String,
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", show::name(&self.path), self.what)
+    }
 }
 
 /// What came of it.
@@ -49,8 +64,10 @@ pub struct Placed {
     pub nodes: u64,
     /// Names beyond the first of an object.
     pub extra_names: u64,
-    /// What the target cannot hold.
+    /// The first things that the target cannot hold.
     pub lacks: Vec<Lack>,
+    /// How many there are in all.
+    pub lacking: u64,
 }
 
 /// The system refused something without which restoring makes no sense.
@@ -66,43 +83,61 @@ pub struct PlaceError {
     pub source: io::Error,
 }
 
-/// File attributes that `chattr(1)` sets and that can be given back; the others belong to the filesystem.
-const SETTABLE: u32 = 0x1
-    | 0x2
-    | 0x4
-    | 0x8
-    | 0x10
-    | 0x20
-    | 0x40
-    | 0x80
-    | 0x400
-    | 0x4000
-    | 0x8000
-    | 0x1_0000
-    | 0x2_0000
-    | 0x80_0000
-    | 0x2000_0000;
-/// Those that forbid further changes (`FS_IMMUTABLE_FL`, `FS_APPEND_FL`).
-const FREEZING: u32 = 0x10 | 0x20;
+impl From<StoreError> for PlaceError {
+    fn from(error: StoreError) -> Self {
+        PlaceError { path: b"/".to_vec(), doing: "looking it up", source: io::Error::other(error) }
+    }
+}
+
+type Result<T> = std::result::Result<T, PlaceError>;
+
+/// Where a tree goes.
+#[derive(Debug)]
+pub struct Ground {
+    /// The root of the restored tree.
+    pub target: OwnedFd,
+    /// Path of the staging directory, for the one call that takes no descriptor.
+    pub staging_path: PathBuf,
+    /// An earlier run has begun with this.
+    pub again: bool,
+}
 
 /// Places a tree.
 pub struct Placer<'a> {
-    namespace: &'a Namespace,
+    namespace: &'a mut Namespace,
     staging: &'a mut Staging,
-    /// The root of the restored tree.
-    target: OwnedFd,
-    /// Path of the staging directory, for the few calls that take no descriptor.
-    staging_path: PathBuf,
+    ground: Ground,
+    selection: Option<&'a Selection>,
     identity_map: Option<&'a mut dyn Write>,
-    /// Names that an object still gets.
-    names_left: HashMap<ObjectId, u32>,
+    report: Option<&'a mut dyn Write>,
+    /// What a commit of the tree says, where one is made to have room in memory.
+    meta: Vec<u8>,
+    /// Files with several names that get file attributes when they have them all.
+    flagged: Vec<(ObjectId, Vec<u8>)>,
     placed: Placed,
+}
+
+/// A directory that is being filled.
+struct Frame {
+    id: ObjectId,
+    /// Path below the root of the tree; empty for the root.
+    path: Vec<u8>,
+    /// Directories in it that have not been filled yet, and the name behind which there are more.
+    children: Vec<(Box<[u8]>, ObjectId)>,
+    next: Option<Option<Box<[u8]>>>,
+}
+
+impl Frame {
+    fn new(id: ObjectId, path: Vec<u8>) -> Self {
+        Frame { id, path, children: Vec::new(), next: Some(None) }
+    }
 }
 
 /// Where a name goes.
 #[derive(Clone, Copy)]
 struct Spot<'a> {
-    directory: BorrowedFd<'a>,
+    parent: ObjectId,
+    directory: &'a OwnedFd,
     /// Path of the directory below the root of the tree, for messages.
     path: &'a [u8],
     name: &'a [u8],
@@ -116,382 +151,521 @@ impl Spot<'_> {
     fn failed(&self, doing: &'static str, source: impl Into<io::Error>) -> PlaceError {
         PlaceError { path: self.path(), doing, source: source.into() }
     }
+
+    fn refused(&self, refusal: Refusal) -> PlaceError {
+        self.failed(refusal.doing, refusal.errno)
+    }
 }
 
 impl<'a> Placer<'a> {
-    /// Will place `namespace`, whose contents are in `staging`, into the directory `target`.
+    /// Will place `namespace`, or a part of it, whose contents are in `staging`.
     pub fn new(
-        namespace: &'a Namespace,
+        namespace: &'a mut Namespace,
         staging: &'a mut Staging,
-        staging_path: PathBuf,
-        target: OwnedFd,
-        identity_map: Option<&'a mut dyn Write>,
+        ground: Ground,
+        selection: Option<&'a Selection>,
+        meta: Vec<u8>,
     ) -> Self {
         Placer {
+            meta,
             namespace,
             staging,
-            target,
-            staging_path,
-            identity_map,
-            names_left: HashMap::new(),
+            ground,
+            selection,
+            identity_map: None,
+            report: None,
+            flagged: Vec::new(),
             placed: Placed::default(),
         }
     }
 
+    /// Writes a line for each object there: which it was, which it is.
+    pub fn map_identities(&mut self, to: Option<&'a mut dyn Write>) {
+        self.identity_map = to;
+    }
+
+    /// Writes a line for each thing there that the target cannot hold.
+    pub fn report(&mut self, to: Option<&'a mut dyn Write>) {
+        self.report = to;
+    }
+
     /// Places everything below the root; `tick` is called once per name and may stop it by returning false.
-    pub fn place(&mut self, tick: &mut dyn FnMut() -> bool) -> Result<(), PlaceError> {
+    pub fn place(&mut self, tick: &mut dyn FnMut() -> bool) -> Result<()> {
         let Some(root) = self.namespace.root() else { return Ok(()) };
-        let lapses = self.staging.lapses().to_vec();
-        for lapse in lapses {
-            self.lack_of(self.namespace.path(lapse.object), lapse.what);
-        }
-        for (directory, path) in self.children_first(root) {
-            let failed = |doing, source| PlaceError { path: path.clone(), doing, source };
-            let descriptor = if directory == root {
-                self.target.try_clone().map_err(|source| failed("dup", source))?
-            } else {
-                self.make_directory(directory).map_err(|source| failed("making a directory", source))?
-            };
-            let Some(object) = self.namespace.object(directory) else { continue };
-            let Kind::Directory(entries) = &object.kind else { continue };
-            for (name, child) in entries {
-                let spot = Spot { directory: descriptor.as_fd(), path: &path, name };
-                self.place_name(&spot, *child)?;
-                if !tick() {
-                    return Err(spot.failed("interrupted", io::Error::from(io::ErrorKind::Interrupted)));
+        let mut stack = vec![Frame::new(root, Vec::new())];
+        while let Some(frame) = stack.last_mut() {
+            match self.child(frame)? {
+                Some((name, child)) => {
+                    let path = [&frame.path, b"/".as_slice(), &name].concat();
+                    if !(self.ground.again && self.is_complete(frame.id, &name, child)) {
+                        stack.push(Frame::new(child, path));
+                    }
+                }
+                None => {
+                    if let Some(frame) = stack.pop() {
+                        self.fill(&frame, tick)?;
+                    }
                 }
             }
         }
+        self.flag_linked();
         Ok(())
     }
 
     /// The root's own attributes: the very last thing, when staging is gone.
-    pub fn finish(mut self) -> Result<Placed, PlaceError> {
-        if let Some(root) = self.namespace.root() {
-            if let Some(object) = self.namespace.object(root) {
-                let path = b"/".to_vec();
-                let failed = |source| PlaceError { path: path.clone(), doing: "dup", source };
-                let target = self.target.try_clone().map_err(failed)?;
-                self.placed.directories += 1;
-                self.attributes(&target, object, &path)?;
-                self.flags(&target, object, &path);
-                self.map_identity(object, target.as_fd(), b"", &path)?;
-            }
+    pub fn finish(mut self) -> Result<Placed> {
+        let Some(root) = self.namespace.root() else { return Ok(self.placed) };
+        let Some(object) = self.namespace.object(root)?.cloned() else { return Ok(self.placed) };
+        self.placed.directories += 1;
+        let path = b"/".to_vec();
+        let failed = |doing, source| PlaceError { path: b"/".to_vec(), doing, source };
+        let target = self.ground.target.try_clone().map_err(|source| failed("dup", source))?;
+        let mut lacks = Vec::new();
+        dress::give(&target, &object, &mut |what| lacks.push(what))
+            .map_err(|refusal| failed(refusal.doing, refusal.errno.into()))?;
+        dress::flags(&target, &object, &mut |what| lacks.push(what));
+        self.lacking(&path, lacks)?;
+        self.map_identity(&object.identity, &target, b"", &path)?;
+        if let Some(report) = self.report.as_mut() {
+            report.flush().map_err(|source| failed("writing the report", source))?;
         }
         Ok(self.placed)
     }
 
-    /// All directories below `root` and itself, each behind all that are in it, with their paths (empty for `root`).
-    fn children_first(&self, root: ObjectId) -> Vec<(ObjectId, Vec<u8>)> {
-        let mut order = vec![(root, Vec::new())];
-        let mut next = 0;
-        while let Some((directory, path)) = order.get(next).cloned() {
-            next += 1;
-            let Some(Kind::Directory(entries)) = self.namespace.object(directory).map(|object| &object.kind) else {
-                continue;
-            };
-            for (name, child) in entries {
-                if self.namespace.object(*child).is_some_and(|child| matches!(child.kind, Kind::Directory(_))) {
-                    order.push((*child, [&path, b"/".as_slice(), name].concat()));
+    /// The next directory in a directory that has not been filled.
+    fn child(&mut self, frame: &mut Frame) -> Result<Option<(Box<[u8]>, ObjectId)>> {
+        loop {
+            if let Some(child) = frame.children.pop() {
+                return Ok(Some(child));
+            }
+            let Some(after) = frame.next.take() else { return Ok(None) };
+            let (names, next) = self.namespace.names_after(frame.id, after.as_deref())?;
+            frame.next = next.map(Some);
+            let directories = names.into_iter().filter(|(_, entry)| entry.directory);
+            for (name, entry) in directories {
+                if self.has_name(frame.id, &name) {
+                    frame.children.push((name, entry.object));
                 }
             }
         }
-        order.reverse();
-        order
     }
 
-    fn lack_of(&mut self, path: Vec<u8>, what: String) {
-        self.placed.lacks.push(Lack { path, what });
+    fn has_name(&self, directory: ObjectId, name: &[u8]) -> bool {
+        self.selection.is_none_or(|selection| selection.has_name(directory, name))
     }
 
-    fn make_directory(&mut self, id: ObjectId) -> io::Result<OwnedFd> {
-        let name = Staging::name(id);
-        self.staging.prepare(id)?;
-        mkdirat(self.staging.directory(), &name, Mode::RWXU)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat(self.staging.directory(), &name, flags, Mode::empty())?)
+    /// Whether an earlier run has put a directory into its parent.
+    fn is_complete(&self, parent: ObjectId, name: &[u8], child: ObjectId) -> bool {
+        let staging = self.staging.directory();
+        let is_there = |directory: &OwnedFd, path: &[u8]| statat(directory, path, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        if is_there(staging, &Staging::pool(child, 0)) {
+            return false;
+        }
+        if Some(parent) == self.namespace.root() {
+            return is_there(&self.ground.target, name);
+        }
+        is_there(staging, &Staging::named(parent, name))
     }
 
-    fn place_name(&mut self, spot: &Spot<'_>, id: ObjectId) -> Result<(), PlaceError> {
-        let namespace = self.namespace;
-        let Some(object) = namespace.object(id) else { return Ok(()) };
-        if !check_name(spot.name) {
-            let what = io::Error::from(io::ErrorKind::InvalidInput);
-            return Err(spot.failed("an impossible name", what));
-        }
-        let left = self.names_left.remove(&id).unwrap_or(object.names);
-        let first = left == object.names;
-        if left > 1 {
-            self.names_left.insert(id, left - 1);
-        }
-        if !first {
-            self.placed.extra_names += 1;
-        }
-        let made = match &object.kind {
-            Kind::Directory(_) => return self.place_directory(spot, id, object),
-            _ if !first => true,
-            Kind::File => self.complete_file(spot, id, object)?,
-            Kind::Symlink(target) => self.make_symlink(spot, id, object, target)?,
-            Kind::Node => self.make_node(spot, id, object)?,
+    /// Fills a directory, all of whose directories have been filled.
+    fn fill(&mut self, frame: &Frame, tick: &mut dyn FnMut() -> bool) -> Result<()> {
+        let failed = |doing, source| PlaceError { path: frame.path.clone(), doing, source };
+        let directory = if Some(frame.id) == self.namespace.root() {
+            self.ground.target.try_clone().map_err(|source| failed("dup", source))?
+        } else {
+            self.staging
+                .make_directory(self.namespace, frame.id)
+                .map_err(|source| failed("making a directory", source))?;
+            openat(self.staging.directory(), Staging::pool(frame.id, 0), DIRECTORY, Mode::empty())
+                .map_err(|errno| failed("opening a directory in staging", errno.into()))?
         };
-        if !made {
-            return Ok(());
+        let mut after = None;
+        loop {
+            let (names, next) = self.namespace.names_after(frame.id, after.as_deref())?;
+            for (name, entry) in names {
+                if !self.has_name(frame.id, &name) {
+                    continue;
+                }
+                let spot = Spot { parent: frame.id, directory: &directory, path: &frame.path, name: &name };
+                self.place_name(&spot, entry)?;
+                if !tick() {
+                    return Err(spot.failed("interrupted", io::Error::from(io::ErrorKind::Interrupted)));
+                }
+            }
+            after = next;
+            self.make_room()?;
+            if after.is_none() {
+                break;
+            }
         }
-        self.name_it(spot, id, left > 1)?;
-        if left == 1 {
-            self.staging.release(id);
-            let path = || spot.path();
-            if matches!(object.kind, Kind::File) && wants_flags(object) {
-                let path = path();
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-                let file = openat(spot.directory, spot.name, flags, Mode::empty())
-                    .map_err(|errno| spot.failed("opening", errno))?;
-                self.flags(&file, object, &path);
-            }
-            if self.identity_map.is_some() {
-                let path = path();
-                self.map_identity(object, spot.directory, spot.name, &path)?;
-            }
+        // What is complete will not be looked at again.
+        if let Some(report) = self.report.as_mut() {
+            report.flush().map_err(|source| failed("writing the report", source))?;
         }
         Ok(())
     }
 
-    /// Gives a staged object its name: a link where it gets more names later, else the thing itself.
-    fn name_it(&mut self, spot: &Spot<'_>, id: ObjectId, more: bool) -> Result<(), PlaceError> {
-        let staged = Staging::name(id);
-        let staging = self.staging.directory();
-        if more {
-            match linkat(staging, &staged, spot.directory, spot.name, AtFlags::empty()) {
-                Ok(()) => return Ok(()),
-                Err(errno @ (Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP)) => {
-                    let what = format!("this name: the target cannot hold so many hard links to one file ({errno})");
-                    self.lack_of(spot.path(), what);
-                    return Ok(());
-                }
-                Err(errno) => return Err(spot.failed("linking", errno)),
-            }
+    /// Memory is full: what has been noted goes to disk. It is true there only with what it is about.
+    fn make_room(&mut self) -> Result<()> {
+        if !self.namespace.is_full() {
+            return Ok(());
         }
-        match renameat_with(staging, &staged, spot.directory, spot.name, RenameFlags::NOREPLACE) {
+        let failed = |errno: Errno| PlaceError { path: b"/".to_vec(), doing: "syncfs", source: errno.into() };
+        syncfs(self.staging.directory()).map_err(failed)?;
+        Ok(self.namespace.commit(&self.meta)?)
+    }
+
+    fn place_name(&mut self, spot: &Spot<'_>, entry: Entry) -> Result<()> {
+        let mapping = self.identity_map.is_some();
+        let is_root = Some(spot.parent) == self.namespace.root();
+        let Some(object) = self.namespace.object(entry.object)? else { return Ok(()) };
+        let here = !is_root
+            && matches!(&object.staged, Staged::Named(parent, name) if *parent == spot.parent && **name == *spot.name);
+        // Where nothing is left to be done, nothing is done.
+        if here && object.settled && object.names == 1 && object.lapses == 0 && !dress::wants_flags(object) {
+            self.placed.files += 1;
+            if !mapping {
+                return Ok(());
+            }
+            let identity = object.identity;
+            return self.map_identity(&identity, spot.directory, spot.name, spot.path);
+        }
+        let object = object.clone();
+        if !check_name(spot.name) {
+            return Err(spot.failed("an impossible name", io::Error::from(io::ErrorKind::InvalidInput)));
+        }
+        let id = entry.object;
+        if object.is_directory() {
+            return self.place_directory(spot, id, &object);
+        }
+        if object.names > 1 {
+            return self.place_linked(spot, id, &object);
+        }
+        let there = match (&object.kind, Staging::place(id, &object.staged)) {
+            _ if here => true,
+            (Kind::File, Some(from)) => self.move_to(spot, &from)?,
+            _ if is_root => self.make_in_root(spot, id, &object)?,
+            (Kind::File, None) => self.make_empty(spot, spot.directory, spot.name)?,
+            _ => {
+                let path = self.ground.staging_path.join(OsStr::from_bytes(&Staging::named(spot.parent, spot.name)));
+                self.make_special(spot, &object, spot.directory, spot.name, &path)?
+            }
+        };
+        if !there {
+            return Ok(());
+        }
+        if object.kind == Kind::File {
+            self.complete_file(spot, &object, spot.directory, spot.name, true)?;
+        }
+        self.map_identity(&object.identity, spot.directory, spot.name, &spot.path())
+    }
+
+    /// Makes something in staging and moves it to the root: what is made in the target itself would inherit what that
+    /// hands down.
+    fn make_in_root(&mut self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> Result<bool> {
+        if self.ground.again && statat(spot.directory, spot.name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(true);
+        }
+        let pool = Staging::pool(id, 0);
+        self.staging.shelve(id).map_err(|source| spot.failed("making a directory", source))?;
+        let staging = self.staging.directory().try_clone().map_err(|source| spot.failed("dup", source))?;
+        let made = if object.kind == Kind::File {
+            self.make_empty(spot, &staging, &pool)?
+        } else {
+            let path = self.ground.staging_path.join(OsStr::from_bytes(&pool));
+            self.make_special(spot, object, &staging, &pool, &path)?
+        };
+        Ok(made && self.move_to(spot, &pool)?)
+    }
+
+    /// Another name for an object that has several: all are links to what lies in staging, and goes with it.
+    fn place_linked(&mut self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> Result<()> {
+        let path = spot.path();
+        let mut pool = Staging::pool(id, 0);
+        if self.ground.again && self.is_done(spot, id, object) {
+            return Ok(());
+        }
+        if object.placed {
+            self.placed.extra_names += 1;
+            if let Staged::Pool(copy) = object.staged {
+                pool = Staging::pool(id, copy);
+            }
+        } else {
+            self.staging.shelve(id).map_err(|source| spot.failed("making a directory", source))?;
+            let staging = self.staging.directory().try_clone().map_err(|source| spot.failed("dup", source))?;
+            match (&object.kind, &object.staged) {
+                (Kind::File, Staged::No) => drop(self.make_empty(spot, &staging, &pool)?),
+                (Kind::File, Staged::Pool(copy)) => pool = Staging::pool(id, *copy),
+                (Kind::File, Staged::Named(parent, name)) => {
+                    let from = Staging::named(*parent, name);
+                    self.staging
+                        .move_to_pool(self.namespace, id, &from, self.ground.again)
+                        .map_err(|source| spot.failed("moving a file in staging", source))?;
+                }
+                _ => {
+                    let path = self.ground.staging_path.join(OsStr::from_bytes(&pool));
+                    if !self.make_special(spot, object, &staging, &pool, &path)? {
+                        return Ok(());
+                    }
+                }
+            }
+            if let Some(object) = self.namespace.object_mut(id)? {
+                object.placed = true;
+                if object.staged == Staged::No {
+                    object.staged = Staged::Pool(0);
+                }
+            }
+            if object.kind == Kind::File {
+                self.complete_file(spot, object, &staging, &pool, false)?;
+                if dress::wants_flags(object) {
+                    self.flagged.push((id, path.clone()));
+                }
+            }
+            self.map_identity(&object.identity, &staging, &pool, &path)?;
+        }
+        match linkat(self.staging.directory(), &pool, spot.directory, spot.name, AtFlags::empty()) {
             Ok(()) => Ok(()),
-            Err(Errno::INVAL) => rustix::fs::renameat(staging, &staged, spot.directory, spot.name)
-                .map_err(|errno| spot.failed("naming", errno)),
-            Err(errno @ (Errno::NAMETOOLONG | Errno::ILSEQ)) => {
-                self.lack_of(spot.path(), format!("this name: {errno}"));
+            Err(Errno::EXIST) if self.ground.again && self.is_same(&pool, spot) => Ok(()),
+            Err(Errno::NOENT)
+                if self.ground.again && statat(spot.directory, spot.name, AtFlags::SYMLINK_NOFOLLOW).is_ok() =>
+            {
                 Ok(())
+            }
+            Err(errno @ (Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP)) => {
+                self.lack(&path, format!("this name: the target cannot hold so many hard links to one file ({errno})"))
+            }
+            Err(errno @ (Errno::NAMETOOLONG | Errno::ILSEQ)) => self.lack(&path, format!("this name: {errno}")),
+            // What the first name could not be made of has been told.
+            Err(Errno::NOENT) if object.placed && object.kind != Kind::File => Ok(()),
+            Err(errno) => Err(spot.failed("linking", errno)),
+        }
+    }
+
+    /// Whether an earlier run was through with all names of an object: it has this one, and staging is gone already.
+    fn is_done(&self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> bool {
+        let staging = self.staging.directory();
+        let is_there = |path: &[u8]| statat(staging, path, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        !is_there(&Staging::pool(id, 0))
+            && !Staging::place(id, &object.staged).is_some_and(|path| is_there(&path))
+            && statat(spot.directory, spot.name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    fn is_same(&self, pool: &[u8], spot: &Spot<'_>) -> bool {
+        let one = statat(self.staging.directory(), pool, AtFlags::SYMLINK_NOFOLLOW);
+        let two = statat(spot.directory, spot.name, AtFlags::SYMLINK_NOFOLLOW);
+        matches!((one, two), (Ok(one), Ok(two)) if (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino))
+    }
+
+    /// File attributes of files with several names: now that they have all of them but the one in staging.
+    fn flag_linked(&mut self) {
+        for (id, path) in std::mem::take(&mut self.flagged) {
+            let Ok(Some(object)) = self.namespace.object(id).map(|object| object.cloned()) else { continue };
+            let Some(pool) = Staging::place(id, &object.staged) else { continue };
+            let staging = self.staging.directory();
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let Ok(file) = openat(staging, &pool, flags, Mode::empty()) else { continue };
+            // Afterwards it might not be allowed to go.
+            let _ = unlinkat(staging, &pool, AtFlags::empty());
+            let mut lacks = Vec::new();
+            dress::flags(&file, &object, &mut |what| lacks.push(what));
+            let _ = self.lacking(&path, lacks);
+        }
+    }
+
+    /// Moves something staged to its place. False: the target cannot hold the name, which is noted.
+    fn move_to(&mut self, spot: &Spot<'_>, from: &[u8]) -> Result<bool> {
+        let staging = self.staging.directory();
+        match renameat_with(staging, from, spot.directory, spot.name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL) => {
+                let moved = renameat(staging, from, spot.directory, spot.name);
+                moved.map(|()| true).map_err(|errno| spot.failed("naming", errno))
+            }
+            Err(errno @ (Errno::NAMETOOLONG | Errno::ILSEQ)) => {
+                self.lack(&spot.path(), format!("this name: {errno}"))?;
+                Ok(false)
+            }
+            Err(Errno::NOENT)
+                if self.ground.again && statat(spot.directory, spot.name, AtFlags::SYMLINK_NOFOLLOW).is_ok() =>
+            {
+                Ok(true)
             }
             Err(errno) => Err(spot.failed("naming", errno)),
         }
     }
 
-    fn place_directory(&mut self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> Result<(), PlaceError> {
-        self.name_it(spot, id, false)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = match openat(spot.directory, spot.name, flags, Mode::empty()) {
-            Ok(directory) => directory,
-            // Not named, because the target cannot hold the name: said already.
-            Err(Errno::NOENT | Errno::NAMETOOLONG | Errno::ILSEQ) => return Ok(()),
-            Err(errno) => return Err(spot.failed("opening", errno)),
-        };
-        self.placed.directories += 1;
-        let path = spot.path();
-        self.attributes(&directory, object, &path)?;
-        self.flags(&directory, object, &path);
-        self.map_identity(object, directory.as_fd(), b"", &path)
-    }
-
-    fn complete_file(&mut self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> Result<bool, PlaceError> {
-        let file = self.staging.take(id).map_err(|source| spot.failed("opening", source))?;
-        let path = spot.path();
-        let size = file.metadata().map_err(|source| spot.failed("fstat", source))?.len();
-        if size != object.attr.size.get() && !self.placed.lacks.iter().any(|lack| lack.path == path) {
-            if !self.namespace.is_doubtful() {
-                let what = format!("{size} bytes were restored, {} were recorded", object.attr.size);
-                return Err(spot.failed("checking the size", io::Error::other(what)));
+    /// Makes a file that never had contents.
+    fn make_empty(&mut self, spot: &Spot<'_>, directory: &OwnedFd, name: &[u8]) -> Result<bool> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let only = if self.ground.again || self.staging.is_resumed() { OFlags::empty() } else { OFlags::EXCL };
+        match openat(directory, name, flags | only, Mode::RUSR | Mode::WUSR) {
+            Ok(_) => Ok(true),
+            // An earlier run has made it, and given it a mode.
+            Err(Errno::ACCESS | Errno::PERM) if self.ground.again => Ok(true),
+            Err(errno @ (Errno::NAMETOOLONG | Errno::ILSEQ)) => {
+                self.lack(&spot.path(), format!("this name: {errno}"))?;
+                Ok(false)
             }
-            let size = object.attr.size.get();
-            file.set_len(size).map_err(|source| spot.failed("ftruncate", source))?;
+            Err(errno) => Err(spot.failed("making a file", errno)),
         }
-        self.placed.files += 1;
-        self.attributes(&file, object, &path)?;
-        Ok(true)
     }
 
-    fn make_symlink(
+    /// Attributes of a file, as far as it does not have them, and what else there is to say of it.
+    fn complete_file(
         &mut self,
         spot: &Spot<'_>,
-        id: ObjectId,
         object: &Object,
-        target: &[u8],
-    ) -> Result<bool, PlaceError> {
-        self.staging.prepare(id).map_err(|source| spot.failed("making a directory", source))?;
-        match symlinkat(target, self.staging.directory(), Staging::name(id)) {
-            Ok(()) => {}
-            Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::NAMETOOLONG | Errno::INVAL | Errno::NOENT)) => {
-                self.lack_of(spot.path(), format!("the symbolic link: {errno}"));
-                return Ok(false);
-            }
-            Err(errno) => return Err(spot.failed("making a symbolic link", errno)),
-        }
-        self.placed.symlinks += 1;
-        self.attributes_by_name(spot, id, object)?;
-        Ok(true)
-    }
-
-    fn make_node(&mut self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> Result<bool, PlaceError> {
-        let file_type = match file_type(&object.attr) {
-            S_IFCHR => FileType::CharacterDevice,
-            S_IFBLK => FileType::BlockDevice,
-            S_IFIFO => FileType::Fifo,
-            S_IFSOCK => FileType::Socket,
-            _ => FileType::Unknown,
-        };
-        let device = rustix::fs::makedev(object.attr.rdev_major.get(), object.attr.rdev_minor.get());
-        self.staging.prepare(id).map_err(|source| spot.failed("making a directory", source))?;
-        match mknodat(self.staging.directory(), Staging::name(id), file_type, Mode::RUSR | Mode::WUSR, device) {
-            Ok(()) => {}
-            Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)) => {
-                self.lack_of(spot.path(), format!("the {file_type:?}: {errno}"));
-                return Ok(false);
-            }
-            Err(errno) => return Err(spot.failed("mknod", errno)),
-        }
-        self.placed.nodes += 1;
-        self.attributes_by_name(spot, id, object)?;
-        Ok(true)
-    }
-
-    /// Owner, extended attributes, mode, modification time of an open file or directory, in the order in which none
-    /// undoes another: changing the owner clears capabilities and set-id bits.
-    fn attributes(&mut self, file: impl AsFd, object: &Object, path: &[u8]) -> Result<(), PlaceError> {
-        let attr = &object.attr;
-        let failed = |doing, errno: Errno| PlaceError { path: path.to_vec(), doing, source: errno.into() };
-        let now = fstat(&file).map_err(|errno| failed("fstat", errno))?;
-        if (now.st_uid, now.st_gid) != (attr.uid.get(), attr.gid.get()) {
-            if let Err(errno) = fchown(&file, Some(owner(attr)), Some(group(attr))) {
-                self.refused(path, "owner", errno, "fchown")?;
-            }
-        }
-        for (name, value) in &object.xattrs {
-            if let Err(errno) = fsetxattr(&file, &**name, value, XattrFlags::empty()) {
-                self.refused(path, &format!("extended attribute {}", show::name(name)), errno, "fsetxattr")?;
-            }
-        }
-        fchmod(&file, mode(attr)).or_else(|errno| self.refused(path, "mode", errno, "fchmod"))?;
-        futimens(&file, &times(attr)).or_else(|errno| self.refused(path, "modification time", errno, "futimens"))
-    }
-
-    /// The same for what cannot be opened, still under its name in staging.
-    fn attributes_by_name(&mut self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> Result<(), PlaceError> {
-        let attr = &object.attr;
-        let path = spot.path();
-        let name = Staging::name(id);
-        let directory = self.staging.directory().try_clone();
-        let directory = directory.map_err(|source| spot.failed("dup", source))?;
-        chownat(&directory, &name, Some(owner(attr)), Some(group(attr)), AtFlags::SYMLINK_NOFOLLOW)
-            .or_else(|errno| self.refused(&path, "owner", errno, "chown"))?;
-        for (xattr, value) in &object.xattrs {
-            if let Err(errno) = lsetxattr(self.staging_path.join(&name), &**xattr, value, XattrFlags::empty()) {
-                self.refused(&path, &format!("extended attribute {}", show::name(xattr)), errno, "lsetxattr")?;
-            }
-        }
-        if !matches!(object.kind, Kind::Symlink(_)) {
-            chmodat(&directory, &name, mode(attr), AtFlags::empty())
-                .or_else(|errno| self.refused(&path, "mode", errno, "chmod"))?;
-        }
-        utimensat(&directory, &name, &times(attr), AtFlags::SYMLINK_NOFOLLOW)
-            .or_else(|errno| self.refused(&path, "modification time", errno, "utimensat"))
-    }
-
-    /// File attributes and project id: last, because some forbid everything else.
-    fn flags(&mut self, file: impl AsFd, object: &Object, path: &[u8]) {
-        let attr = &object.attr;
-        if attr.valid.get() & Attributes::FILEATTR_VALID == 0 {
-            return;
-        }
-        let projid = attr.projid.get();
-        if projid != 0 {
-            if let Err(error) = inode::set_project_id(&file, projid) {
-                self.lack_of(path.to_vec(), format!("project id {projid}: {error}"));
-            }
-        }
-        let wanted = attr.fileattr.get() & SETTABLE;
-        if wanted == 0 {
-            return;
-        }
-        let set = ioctl_getflags(&file).and_then(|now| {
-            let kept = now.bits() & !SETTABLE;
-            // In two steps: what freezes the file would forbid the rest.
-            ioctl_setflags(&file, IFlags::from_bits_retain(kept | (wanted & !FREEZING)))?;
-            if wanted & FREEZING != 0 {
-                ioctl_setflags(&file, IFlags::from_bits_retain(kept | wanted))?;
-            }
-            Ok(())
-        });
-        if let Err(errno) = set {
-            self.lack_of(path.to_vec(), format!("file attributes {wanted:#x}: {errno}"));
-        }
-    }
-
-    /// A refusal that the target's nature, or the caller's lack of privilege, explains is noted; others end it all.
-    fn refused(&mut self, path: &[u8], what: &str, errno: Errno, doing: &'static str) -> Result<(), PlaceError> {
-        match errno {
-            Errno::PERM
-            | Errno::ACCESS
-            | Errno::OPNOTSUPP
-            | Errno::INVAL
-            | Errno::TOOBIG
-            | Errno::RANGE
-            | Errno::NOSPC
-            | Errno::DQUOT
-            | Errno::OVERFLOW
-            | Errno::NOSYS => {
-                self.lack_of(path.to_vec(), format!("{what}: {errno}"));
-                Ok(())
-            }
-            errno => Err(PlaceError { path: path.to_vec(), doing, source: errno.into() }),
-        }
-    }
-
-    fn map_identity(
-        &mut self,
-        object: &Object,
-        directory: BorrowedFd<'_>,
+        directory: &OwnedFd,
         name: &[u8],
-        path: &[u8],
-    ) -> Result<(), PlaceError> {
+        alone: bool,
+    ) -> Result<()> {
+        self.placed.files += 1;
+        let mut lacks: Vec<String> = lapse::texts(object.lapses).map(str::to_owned).collect();
+        let flagged = alone && dress::wants_flags(object);
+        if !object.settled || flagged {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let file = openat(directory, name, flags, Mode::empty()).map_err(|errno| spot.failed("opening", errno))?;
+            if !(self.ground.again && dress::is_frozen(&file, object)) {
+                if !object.settled {
+                    self.check_size(spot, object, &file, directory, name)?;
+                    dress::give(&file, object, &mut |what| lacks.push(what))
+                        .map_err(|refusal| spot.refused(refusal))?;
+                }
+                if alone {
+                    dress::flags(&file, object, &mut |what| lacks.push(what));
+                }
+            }
+        }
+        self.lacking(&spot.path(), lacks)
+    }
+
+    /// The contents have to be as long as the log says, unless the log itself has doubts.
+    fn check_size(
+        &mut self,
+        spot: &Spot<'_>,
+        object: &Object,
+        file: &OwnedFd,
+        directory: &OwnedFd,
+        name: &[u8],
+    ) -> Result<()> {
+        let size = rustix::fs::fstat(file).map_err(|errno| spot.failed("fstat", errno))?.st_size as u64;
+        let recorded = object.attr.size.get();
+        if size == recorded || object.lapses & lapse::TOO_LARGE != 0 {
+            return Ok(());
+        }
+        if !self.namespace.is_doubtful() {
+            let what = format!("{size} bytes were restored, {recorded} were recorded");
+            return Err(spot.failed("checking the size", io::Error::other(what)));
+        }
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(directory, name, flags, Mode::empty())
+            .and_then(|file| ftruncate(file, recorded))
+            .map_err(|errno| spot.failed("ftruncate", errno))
+    }
+
+    fn place_directory(&mut self, spot: &Spot<'_>, id: ObjectId, object: &Object) -> Result<()> {
+        if !self.move_to(spot, &Staging::pool(id, 0))? {
+            return Ok(());
+        }
+        let directory = openat(spot.directory, spot.name, DIRECTORY, Mode::empty())
+            .map_err(|errno| spot.failed("opening", errno))?;
+        self.placed.directories += 1;
+        let path = spot.path();
+        let mut lacks = Vec::new();
+        if !(self.ground.again && dress::is_frozen(&directory, object)) {
+            dress::give(&directory, object, &mut |what| lacks.push(what)).map_err(|refusal| spot.refused(refusal))?;
+            dress::flags(&directory, object, &mut |what| lacks.push(what));
+        }
+        self.lacking(&path, lacks)?;
+        self.map_identity(&object.identity, &directory, b"", &path)
+    }
+
+    /// Makes what has no contents, with its attributes. False: the target cannot hold it, which is noted.
+    fn make_special(
+        &mut self,
+        spot: &Spot<'_>,
+        object: &Object,
+        directory: &OwnedFd,
+        name: &[u8],
+        path: &Path,
+    ) -> Result<bool> {
+        let make = || match &object.kind {
+            Kind::Symlink(target) => symlinkat(&**target, directory, name),
+            _ => {
+                let (kind, device) = node(object);
+                mknodat(directory, name, kind, Mode::RUSR | Mode::WUSR, device)
+            }
+        };
+        let mut made = make();
+        if made == Err(Errno::EXIST) && (self.ground.again || self.staging.is_resumed()) {
+            discard(directory, name);
+            made = make();
+        }
+        let what = match &object.kind {
+            Kind::Symlink(_) => "the symbolic link".to_owned(),
+            _ => format!("the {:?}", node(object).0),
+        };
+        match made {
+            Ok(()) => {}
+            Err(errno @ (Errno::PERM | Errno::OPNOTSUPP | Errno::NAMETOOLONG | Errno::INVAL | Errno::ILSEQ)) => {
+                self.lack(&spot.path(), format!("{what}: {errno}"))?;
+                return Ok(false);
+            }
+            Err(errno) => return Err(spot.failed("making a symbolic link or node", errno)),
+        }
+        match &object.kind {
+            Kind::Symlink(_) => self.placed.symlinks += 1,
+            _ => self.placed.nodes += 1,
+        }
+        let mut lacks = Vec::new();
+        dress::give_by_name(directory, name, path, object, &mut |what| lacks.push(what))
+            .map_err(|refusal| spot.refused(refusal))?;
+        self.lacking(&spot.path(), lacks)?;
+        Ok(true)
+    }
+
+    fn lacking(&mut self, path: &[u8], lacks: Vec<String>) -> Result<()> {
+        lacks.into_iter().try_for_each(|what| self.lack(path, what))
+    }
+
+    fn lack(&mut self, path: &[u8], what: String) -> Result<()> {
+        let lack = Lack { path: path.to_vec(), what };
+        self.placed.lacking += 1;
+        if let Some(report) = self.report.as_mut() {
+            writeln!(report, "{lack}").map_err(|source| PlaceError {
+                path: path.to_vec(),
+                doing: "writing the report",
+                source,
+            })?;
+        }
+        if self.placed.lacks.len() < LACKS_KEPT {
+            self.placed.lacks.push(lack);
+        }
+        Ok(())
+    }
+
+    fn map_identity(&mut self, old: &Identity, directory: &OwnedFd, name: &[u8], path: &[u8]) -> Result<()> {
         let Some(map) = self.identity_map.as_mut() else { return Ok(()) };
         let failed = |doing, source| PlaceError { path: path.to_vec(), doing, source };
         let name = CString::new(name).map_err(|error| failed("handle", error.into()))?;
-        let new = inode::handle(directory, &name).map_err(|source| failed("name_to_handle_at", source))?;
-        let line = serde_json::json!({
-            "old": show::identity(&object.identity),
-            "new": format!("{:x}:{}", new.0, hex::encode(new.1)),
-        });
-        writeln!(map, "{line}").map_err(|source| failed("writing the identity map", source))
+        let new = inode::handle(directory.as_fd(), &name).map_err(|source| failed("name_to_handle_at", source))?;
+        // Handles and types in hexadecimal need no escaping.
+        writeln!(map, "{{\"old\":\"{}\",\"new\":\"{:x}:{}\"}}", show::identity(old), new.0, hex::encode(new.1))
+            .map_err(|source| failed("writing the identity map", source))
     }
 }
 
-fn wants_flags(object: &Object) -> bool {
-    let attr = &object.attr;
-    attr.valid.get() & Attributes::FILEATTR_VALID != 0
-        && (attr.fileattr.get() & SETTABLE != 0 || attr.projid.get() != 0)
-}
+/// How directories are opened.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-fn owner(attr: &Attributes) -> Uid {
-    Uid::from_raw(attr.uid.get())
-}
-
-fn group(attr: &Attributes) -> Gid {
-    Gid::from_raw(attr.gid.get())
-}
-
-fn mode(attr: &Attributes) -> Mode {
-    Mode::from_raw_mode(attr.mode.get() & 0o7777)
-}
-
-fn times(attr: &Attributes) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: attr.mtime_sec.get(), tv_nsec: attr.mtime_nsec.get().into() },
-    }
+/// The type and number of a device, fifo or socket.
+fn node(object: &Object) -> (FileType, u64) {
+    let kind = match file_type(&object.attr) {
+        S_IFCHR => FileType::CharacterDevice,
+        S_IFBLK => FileType::BlockDevice,
+        S_IFIFO => FileType::Fifo,
+        S_IFSOCK => FileType::Socket,
+        _ => FileType::Unknown,
+    };
+    (kind, rustix::fs::makedev(object.attr.rdev_major.get(), object.attr.rdev_minor.get()))
 }
