@@ -7,7 +7,7 @@
 
 pub mod driver;
 
-use reel::replay::namespace::Namespace;
+use reel::replay::namespace::{Namespace, Object, ObjectId};
 use reelfs_format::crc32c_append;
 use reelfs_format::mark::Mark;
 use reelfs_format::spool::{Floor, SegmentHeader};
@@ -129,9 +129,11 @@ pub fn log(bytes: &[u8]) {
             break;
         }
     }
-    for (id, object) in tree.objects() {
-        assert_eq!(tree.find(&object.identity), Some(id));
-        assert!(!tree.path(id).is_empty());
+    for id in (0..tree.ever()).map(ObjectId) {
+        let Ok(Some(object)) = tree.object(id).map(|object| object.cloned()) else { continue };
+        assert_eq!(Object::decode(&object.encode()).as_ref(), Some(&object));
+        assert!(tree.find(&object.identity).is_ok_and(|found| found == Some(id)));
+        assert!(tree.path(id).is_ok_and(|path| !path.is_empty()));
     }
     let mut state = LogState::origin(4 << 20);
     for part in bytes[..at].chunks(37) {

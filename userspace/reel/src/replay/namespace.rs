@@ -288,6 +288,11 @@ impl Namespace {
         self.counts.objects == 0
     }
 
+    /// Number of objects that there have ever been: the numbers of all are below it.
+    pub fn ever(&self) -> u64 {
+        self.counts.next
+    }
+
     /// Number of names, the root's included.
     pub fn names(&self) -> u64 {
         self.counts.names
@@ -523,7 +528,7 @@ impl Namespace {
                         let root = self.add(object, body.root, Kind::Directory(0), xattrs, header.epoch.get())?;
                         self.slot(root)?.names = 1;
                         self.counts.names += 1;
-                        self.counts.unnamed -= 1;
+                        self.counts.unnamed = self.counts.unnamed.saturating_sub(1);
                         self.counts.root = Some(root.0);
                     }
                     Some(root) => {
@@ -841,8 +846,8 @@ impl Namespace {
 
     fn forget(&mut self, id: ObjectId) -> Result<(), Problem> {
         if let Some(object) = self.objects.remove(id)? {
-            self.counts.objects -= 1;
-            self.counts.unnamed -= u64::from(object.names == 0);
+            self.counts.objects = self.counts.objects.saturating_sub(1);
+            self.counts.unnamed = self.counts.unnamed.saturating_sub(u64::from(object.names == 0));
             self.gone.push((id, object));
         }
         Ok(())
@@ -887,7 +892,7 @@ impl Namespace {
         let back =
             matches!(&object.staged, Staged::Named(directory, staged) if *directory == parent && **staged == *name);
         self.counts.names += 1;
-        self.counts.unnamed -= u64::from(first);
+        self.counts.unnamed = self.counts.unnamed.saturating_sub(u64::from(first));
         self.objects.set_name(parent, name, Some(entry));
         if back {
             self.objects.set_displaced(parent, name, None);
