@@ -193,8 +193,14 @@ pub(super) fn capture_all(sb: &SuperBlock<ReelFs>) -> Result {
 }
 
 /// What the mount does every now and then. What could not be captured stays noted, and is tried again.
+///
+/// Freezing has captured everything, and nothing can be stored any more: until it is thawed, the log stands still too.
 pub(super) fn background(sb: &SuperBlock<ReelFs>) {
     let mappings = sb.data().mappings();
+    let Some(_thawed) = sb.try_keep_thawed() else {
+        sb.run_background_in(period(sb));
+        return;
+    };
     let due = mappings.due(sb.data().flush());
     let mut index = 0;
     while let Some(inode) = mappings.get(index) {

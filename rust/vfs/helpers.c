@@ -503,6 +503,16 @@ void rvfs_end_pagefault(struct inode *inode)
 	sb_end_pagefault(inode->i_sb);
 }
 
+bool rvfs_sb_try_start_write(struct super_block *sb)
+{
+	return sb_start_write_trylock(sb);
+}
+
+void rvfs_sb_end_write(struct super_block *sb)
+{
+	sb_end_write(sb);
+}
+
 /*
  * Make every page table entry of the range clean and read-only. The folios stay
  * dirty. @held is told which of them somebody may write to all the same: because

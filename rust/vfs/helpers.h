@@ -108,6 +108,8 @@ struct vm_area_struct *rvfs_fault_area(const struct vm_fault *fault);
 vm_fault_t rvfs_fault_folio(struct vm_fault *fault, vm_fault_t ret, u64 *start, u64 *end);
 void rvfs_start_pagefault(struct inode *inode);
 void rvfs_end_pagefault(struct inode *inode);
+bool rvfs_sb_try_start_write(struct super_block *sb);
+void rvfs_sb_end_write(struct super_block *sb);
 void rvfs_write_protect(struct inode *inode, u64 start, u64 end, void *data,
 			void (*held)(void *data, u64 start, u64 end, bool pinned));
 u64 rvfs_folio_end(struct inode *inode, u64 pos);

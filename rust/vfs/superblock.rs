@@ -87,6 +87,16 @@ impl<T> SuperBlock<T> {
     }
 }
 
+/// A filesystem that is not frozen, and will not be.
+pub(crate) struct Thawed<'a, T: FileSystem>(&'a SuperBlock<T>);
+
+impl<T: FileSystem> Drop for Thawed<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: The superblock is valid, and `SuperBlock::try_keep_thawed` made this with the protection.
+        unsafe { bindings::rvfs_sb_end_write(self.0.as_ptr()) };
+    }
+}
+
 impl SuperBlock<Foreign> {
     /// Returns the name of the filesystem's type.
     pub(crate) fn type_name(&self) -> &CStr {
@@ -143,6 +153,12 @@ impl<T: FileSystem> SuperBlock<T> {
     /// Returns our mount of the filesystem below.
     pub(crate) fn lower(&self) -> &Arc<PrivateMount> {
         &self.info().lower
+    }
+
+    /// Keeps the filesystem from being frozen as long as the result lives; `None` if it is frozen, or is to be. Never sleeps.
+    pub(crate) fn try_keep_thawed(&self) -> Option<Thawed<'_, T>> {
+        // SAFETY: The superblock is valid.
+        unsafe { bindings::rvfs_sb_try_start_write(self.as_ptr()) }.then_some(Thawed(self))
     }
 
     /// Has [`FileSystem::background`] run as soon as possible. Never sleeps.
