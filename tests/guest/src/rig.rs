@@ -355,7 +355,7 @@ impl Rig {
     fn oracle(&self) -> Oracle {
         Oracle {
             lower: self.lower.clone(),
-            frozen: self.lower.clone(),
+            frozen: self.mnt.clone(),
             notes: Path::new(STAGE).join(format!("{}.notes", self.name)),
             still: STILL * crate::harness::slowness(),
         }

@@ -2,14 +2,11 @@
 
 //! The oracle: whether replaying the log gives the tree, as it is now and as it was at any moment.
 //!
-//! A *note* says what the lower tree was at one LSN: the lower filesystem is frozen, so that nothing changes any more;
-//! what was under way is committed; then the position of the log and a listing of the tree are taken, and the
-//! filesystem is thawed. The workload goes on all the while and notices a pause. *Judging* restores from the media
-//! alone to each noted LSN, into an empty directory, and compares with the listing in everything that a restore
-//! promises (`treecmp`, which shares no code with what it judges).
-//!
-//! Stores through shared mappings are in the tree before they are in the log: a workload that makes them has to sync them
-//! before a note, or be judged at its end only.
+//! A *note* says what the lower tree was at one LSN: the mount is frozen, so that nothing changes any more and stores
+//! through shared mappings are in the log; what was under way is committed; then the position of the log and a listing
+//! of the tree are taken, and the mount is thawed. The workload goes on all the while and notices a pause. *Judging*
+//! restores from the media alone to each noted LSN, into an empty directory, and compares with the listing in
+//! everything that a restore promises (`treecmp`, which shares no code with what it judges).
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -47,7 +44,7 @@ fn failed(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Oracle
 pub struct Oracle {
     /// The lower directory, by a path that does not lead through the mount.
     pub lower: PathBuf,
-    /// A directory of the lower filesystem, for freezing it. Its mount point will do.
+    /// What is frozen: the mount; or a directory of the lower filesystem, where nobody stores through mappings.
     pub frozen: PathBuf,
     /// Where the notes go; not on the lower filesystem.
     pub notes: PathBuf,

@@ -30,11 +30,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Freeze the lower filesystem, note the LSN and a listing of the tree, thaw it
+    /// Freeze the mount, note the LSN and a listing of the tree, thaw it
     Note {
-        /// A directory of the lower filesystem; the lower directory itself unless the mount covers it
+        /// What is frozen: the mount; or a directory of the lower filesystem, where nobody stores through mappings
         #[arg(long)]
-        freeze: Option<PathBuf>,
+        freeze: PathBuf,
 
         /// Milliseconds for which the log has to stand still before its position is believed
         #[arg(long, default_value_t = 300)]
@@ -75,7 +75,7 @@ fn run(cli: &Cli) -> Result<bool, OracleError> {
         Oracle { lower: cli.lower.clone(), frozen: cli.lower.clone(), notes: cli.notes.clone(), still: Duration::ZERO };
     match &cli.verb {
         Verb::Note { freeze, still } => {
-            oracle.frozen = freeze.clone().unwrap_or(oracle.frozen);
+            oracle.frozen.clone_from(freeze);
             oracle.still = Duration::from_millis(*still);
             println!("{:#x}", oracle.note()?);
             Ok(true)
