@@ -1,18 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Makes the read-only root image that every test machine boots from (erofs; a tmpfs
-# goes over it in the machine), and prints its path. Named after a hash of its recipe,
-# made under another name and renamed when complete.
+# tools/guest-image.sh [LIST...]: makes the read-only root image that a test machine
+# boots from (erofs; a tmpfs goes over it in the machine), and prints its path. It holds
+# the packages of tools/guest.packages and of these lists. Named after a hash of its
+# recipe, made under another name and renamed when complete.
 set -eu
 
 REELFS_TOP=${REELFS_TOP:-$(cd "$(dirname "$0")/.." && pwd)}
 . "$REELFS_TOP/tools/lib.sh"
 . "$REELFS_TOP/tools/debian.sh"
 
-packages=$REELFS_TOP/tools/guest.packages
+packages=$(cat "$REELFS_TOP/tools/guest.packages" "$@")
 # The number is raised when an image comes out differently for the same packages.
-image=$REELFS_CACHE/guest/$({ echo 1; cat "$packages"; } | sha256sum | cut -c1-16).erofs
+image=$REELFS_CACHE/guest/$({ echo 1; printf '%s\n' "$packages"; } | sha256sum | cut -c1-16).erofs
 
 make_image() {
 	[ ! -e "$image" ] || return 0
@@ -20,7 +21,7 @@ make_image() {
 	new=${image%.erofs}.new
 	rm -rf --one-file-system "$new" "$image.new"
 	debian_apt_conf >"$REELFS_TMP/apt.conf"
-	include=$(sed 's/#.*//' "$packages" | tr -s ' \t\n' , | sed 's/^,//; s/,$//')
+	include=$(printf '%s\n' "$packages" | sed 's/#.*//' | tr -s ' \t\n' , | sed 's/^,//; s/,$//')
 	# shellcheck disable=SC2016 # $1 is the hook's
 	heartbeat "test machine's Debian 13" env TMPDIR="$REELFS_TMP" mmdebstrap \
 		--mode=root --variant=minbase --architectures=amd64 \

@@ -4,16 +4,16 @@
 //! they complain of has to be what they complain of on the lower too.
 
 use crate::check::{ensure, Check, Failure};
-use crate::machine::{run, sh};
+use crate::machine::sh;
 use crate::pattern::Random;
 use crate::rig::{none, Config, Rig, Stage};
 use crate::{Context, Suite, Test, TestResult};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DISKS: &[(&str, u32)] = &[("lower", 2048), ("spool", 1024), ("media", 4096)];
 
@@ -36,6 +36,9 @@ const WORK: Suite = Suite {
         Test::new("fio-verify", fio).limit(900),
         Test::new("git", git).limit(900),
         Test::new("sqlite", sqlite).limit(900),
+        Test::new("lmdb", lmdb).limit(900),
+        Test::new("postgresql", postgresql).limit(1800),
+        Test::new("compile", compile).limit(1800),
         Test::new("stress-ng", stress).limit(3600),
         RESTORED,
     ],
@@ -144,43 +147,55 @@ fn verdicts(config: &Path, place: &Path) -> Check<BTreeMap<String, String>> {
     Ok(verdicts)
 }
 
-/// fsx: random reads and changes of a file, each read compared with what it has to give.
+/// fsx: random reads and changes of a file, each read compared with what it has to give; at random moments the oracle
+/// notes what the tree is.
 fn fsx(context: &Context) -> TestResult {
     let short = context.short;
     with(|rig| {
         let config = Path::new("/run/fsx.toml");
+        // Small, for the log of a million operations has to fit on the medium, and is replayed once for each moment.
         fs::write(
             config,
-            "flen = 1048576\n\n[opsize]\nmax = 65536\nmin = 1\nalign = 1\n\n[weights]\nclose_open = 1\ninvalidate = 1\n\
-             mapread = 10\nmapwrite = 0\nread = 10\nwrite = 10\ntruncate = 5\nfsync = 0.5\nfdatasync = 0.5\n\
+            "flen = 262144\n\n[opsize]\nmax = 8192\nmin = 1\nalign = 1\n\n[weights]\nclose_open = 1\ninvalidate = 1\n\
+             mapread = 10\nmapwrite = 10\nread = 10\nwrite = 10\ntruncate = 5\nfsync = 0.5\nfdatasync = 0.5\n\
              posix_fallocate = 3\npunch_hole = 3\nsendfile = 2\nposix_fadvise = 1\ncopy_file_range = 3\n",
         )?;
         let [here, _] = places(rig, "fsx")?;
         let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64;
         let mut random = Random::new(seed);
-        let (files, operations) = if short { (2, 5_000) } else { (10, 100_000) };
+        let (files, operations, moments) = if short { (2, 5_000, 3) } else { (10, 100_000, 10) };
         for number in 0..files {
             let seed = (random.next() >> 1).to_string();
             println!("      {operations} operations, seed {seed}");
-            let file = here.join(format!("file-{number}"));
-            run(
-                "fsx",
-                &[
-                    "-f".as_ref(),
-                    config.as_os_str(),
-                    "-N".as_ref(),
-                    operations.to_string().as_ref(),
-                    "-S".as_ref(),
-                    seed.as_ref(),
-                    "-P".as_ref(),
-                    "/results".as_ref(),
-                    file.as_os_str(),
-                ],
-            )
-            .map_err(Failure::of)?;
+            let mut child = Command::new("fsx")
+                .arg("-f")
+                .arg(config)
+                .args(["-N", &operations.to_string(), "-S", &seed, "-P", "/results"])
+                .arg(here.join(format!("file-{number}")))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()?;
+            let noted = note_while(rig, &mut child, &mut random, moments);
+            if noted.is_err() {
+                let _ = child.kill();
+            }
+            let status = child.wait()?;
+            ensure!(noted.is_err() || status.success(), "fsx: {status}; /results has what differed");
+            println!("      {} moments noted", noted?);
         }
         Ok(())
     })
+}
+
+/// Notes random moments while a program runs, so many at most; how many there were.
+fn note_while(rig: &Rig, child: &mut Child, random: &mut Random, moments: u32) -> Check<u32> {
+    let mut noted = 0;
+    while !rig.plain && noted < moments && child.try_wait()?.is_none() {
+        std::thread::sleep(Duration::from_millis(random.below(1500)));
+        rig.note()?;
+        noted += 1;
+    }
+    Ok(noted)
 }
 
 /// fio: what was written at random is read back and has to have its checksum, through every way to write that it knows.
@@ -223,11 +238,11 @@ fn git(_: &Context) -> TestResult {
     })
 }
 
-/// SQLite: transactions in each of the journal modes that work on the mount, and its own check afterwards.
+/// SQLite: transactions in each of its journal modes, and its own check afterwards.
 fn sqlite(_: &Context) -> TestResult {
     with(|rig| {
         let [here, _] = places(rig, "sqlite")?;
-        for mode in ["delete", "truncate", "persist"] {
+        for mode in ["delete", "truncate", "persist", "wal"] {
             let answer = sh(&format!(
                 "cd {}; {{ echo 'PRAGMA journal_mode={mode}; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB);'\n\
                  for i in $(seq 60); do echo \"BEGIN; INSERT INTO t(b) VALUES (randomblob($((i * 97)))); \
@@ -238,6 +253,83 @@ fn sqlite(_: &Context) -> TestResult {
             .map_err(Failure::of)?;
             ensure!(answer.lines().last() == Some("ok"), "{mode}: {answer}");
         }
+        Ok(())
+    })
+}
+
+/// LMDB, which reads its file through a shared mapping while it writes it: a database loaded, compacted, and read again.
+fn lmdb(_: &Context) -> TestResult {
+    with(|rig| {
+        let [here, _] = places(rig, "lmdb")?;
+        sh(&format!(
+            "cd {}; mkdir one two\n\
+             {{ printf 'VERSION=3\\nformat=print\\ntype=btree\\nmapsize=67108864\\nHEADER=END\\n'\n\
+             for i in $(seq 20000); do printf ' key%06d\\n value %d %d %d\\n' $i $((i * i)) $((i * 7)) $i; done\n\
+             echo DATA=END; }} >wanted; mdb_load -f wanted one\n\
+             mdb_copy -c one two; mdb_dump -p one >got.one; mdb_dump -p two >got.two\n\
+             cmp got.one got.two; grep -c '^ key' got.one | grep -qx 20000",
+            here.display()
+        ))
+        .map_err(Failure::of)?;
+        Ok(())
+    })
+}
+
+/// PostgreSQL: pgbench with its parallel workers' memory in files that are mapped, a crash of the server, its recovery,
+/// and its own checks.
+fn postgresql(context: &Context) -> TestResult {
+    let seconds = if context.short { 10 } else { 60 };
+    with(|rig| {
+        let [here, _] = places(rig, "postgresql")?;
+        sh(&format!(
+            "cd {}; chown postgres: .; cat >/run/pg.sh <<'END'\n\
+             set -eu; PATH=$(echo /usr/lib/postgresql/*/bin):$PATH; export PGHOST=/tmp PGDATA=$PWD/data\n\
+             initdb -A trust -k --no-instructions >/dev/null\n\
+             cat >>data/postgresql.conf <<CONF\n\
+             listen_addresses = ''\nunix_socket_directories = '/tmp'\ndynamic_shared_memory_type = mmap\n\
+             shared_buffers = 32MB\nmin_wal_size = 32MB\nmax_wal_size = 96MB\nwal_recycle = on\n\
+             min_parallel_table_scan_size = 0\nparallel_setup_cost = 0\nparallel_tuple_cost = 0\nCONF\n\
+             pg_ctl -w -t 300 -l log start >/dev/null; createdb bench\n\
+             pgbench -q -i -s 2 bench 2>/dev/null; pgbench -T {seconds} -c 4 bench >/dev/null 2>&1\n\
+             psql -qAtc 'select count(distinct aid) from pgbench_accounts' bench | grep -qx 200000\n\
+             pgbench -T {seconds} -c 4 bench >/dev/null 2>&1 & sleep 4; pg_ctl -m immediate stop >/dev/null; wait || :\n\
+             pg_ctl -w -t 300 -l log start >/dev/null\n\
+             pg_amcheck --install-missing --heapallindexed bench\n\
+             psql -qAtc 'select (select sum(abalance) from pgbench_accounts) = (select sum(tbalance) from pgbench_tellers) \
+             and (select sum(delta) from pgbench_history) = (select sum(bbalance) from pgbench_branches)' bench | grep -qx t\n\
+             pg_ctl -m fast -w stop >/dev/null; pg_checksums --check >/dev/null\n\
+             END\n\
+             setpriv --reuid postgres --regid postgres --clear-groups sh /run/pg.sh",
+            here.display()
+        ))
+        .map_err(Failure::of)?;
+        Ok(())
+    })
+}
+
+/// A compiler, an archiver and a linker: every header of the kernel's interface that compiles by itself, as a library, and
+/// then all of it again.
+fn compile(context: &Context) -> TestResult {
+    let headers = if context.short { 60 } else { 400 };
+    with(|rig| {
+        let [here, _] = places(rig, "compile")?;
+        let said = sh(&format!(
+            "cd {}; mkdir src; n=0; for h in /usr/include/linux/*.h; do n=$((n + 1)); [ $n -le {headers} ] || break\n\
+             b=$(basename $h .h); printf '#include <stddef.h>\\n#include <sys/types.h>\\n#include <linux/%s.h>\\nint f%d(void) {{ return %d; }}\\n' \
+             $b $n $n >src/$b.c; gcc -fsyntax-only src/$b.c 2>/dev/null || rm src/$b.c; done\n\
+             cat >Makefile <<'END'\n\
+             objects := $(patsubst src/%.c,%.o,$(wildcard src/*.c))\n\
+             libheaders.so: libheaders.a; gcc -shared -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive\n\
+             libheaders.a: $(objects); ar rcs $@ $^\n\
+             %.o: src/%.c; gcc -O1 -g -fPIC -c -o $@ $<\n\
+             END\n\
+             make -s -j2; cp libheaders.so first; make -s -B -j2; cmp first libheaders.so; strip libheaders.so; ls src | wc -l",
+            here.display()
+        ))
+        .map_err(Failure::of)?;
+        let units: u32 = said.trim().parse()?;
+        println!("      {units} units");
+        ensure!(units > headers / 2, "only {units} units compiled");
         Ok(())
     })
 }
