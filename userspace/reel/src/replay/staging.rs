@@ -279,7 +279,13 @@ impl Staging {
     fn create(&mut self, namespace: &mut Namespace, id: ObjectId) -> io::Result<File> {
         let object = namespace.object(id)?.ok_or_else(|| unknown(id))?;
         let mode = if self.eager { object.attr.mode.get() & 0o777 } else { 0o600 };
-        let (home, mode) = (object.home.clone(), Mode::from_raw_mode(mode));
+        let (mut home, mode) = (object.home.clone(), Mode::from_raw_mode(mode));
+        if let (true, Some((directory, name))) = (self.resumed, &home) {
+            // Somebody else's still, though an interrupted run may have moved the file away already.
+            if namespace.displaced(*directory, name)?.is_some() {
+                home = None;
+            }
+        }
         let mut made = None;
         if let Some((directory, name)) = home {
             self.make_directory(namespace, directory)?;
@@ -294,7 +300,7 @@ impl Staging {
                     // A directory that was removed, and is there again for the second time.
                     Err(Errno::NOENT) if !tried => self.mkdir(directory)?,
                     // Left behind by an earlier run: the log will make it again, here and now.
-                    Err(Errno::EXIST) if !tried && self.resumed && namespace.displaced(directory, &name)?.is_none() => {
+                    Err(Errno::EXIST) if !tried && self.resumed => {
                         discard(&self.directory, &path);
                     }
                     // Somebody else's still, or not a name for this filesystem.
@@ -365,8 +371,17 @@ impl Staging {
     }
 
     /// The log has been followed: closes all files, and moves those out of the way that lie under names that are not
-    /// theirs any more. Afterwards every file that bears a name bears its own.
-    pub fn settle(&mut self, namespace: &mut Namespace) -> io::Result<()> {
+    /// theirs any more. Afterwards every file that bears a name bears its own; but for those that the last checkpoint
+    /// needs: if there are such, it returns true, and they go with the next one.
+    pub fn settle(&mut self, namespace: &mut Namespace) -> io::Result<bool> {
+        let needed: HashSet<(ObjectId, Box<[u8]>)> = self
+            .condemned
+            .iter()
+            .filter_map(|condemned| match condemned {
+                Condemned::Pool(_) => None,
+                Condemned::Named(directory, name) => Some((*directory, name.clone())),
+            })
+            .collect();
         while let Some((_, id)) = self.by_use.pop_first() {
             self.close(namespace, id)?;
         }
@@ -378,6 +393,8 @@ impl Staging {
                 let staged = namespace.object(id)?.map(|object| object.staged.clone());
                 if staged == Some(Staged::Named(directory, name.clone())) {
                     self.move_to_pool(namespace, id, &path, false)?;
+                } else if needed.contains(&(directory, name.clone())) {
+                    continue;
                 } else {
                     discard(&self.directory, &path);
                 }
@@ -385,7 +402,7 @@ impl Staging {
             }
             cursor = next;
             if cursor.is_none() {
-                return Ok(());
+                return Ok(!needed.is_empty());
             }
         }
     }

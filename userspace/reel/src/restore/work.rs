@@ -388,7 +388,10 @@ impl<'a> Work<'a> {
             if let Err(failure) = self.target.make_way(&mut self.namespace, self.selection.as_ref()) {
                 return Err(self.give_up(failure));
             }
-            self.staging.settle(&mut self.namespace).map_err(|error| failed("putting staged files in order", error))?;
+            let needed = self.staging.settle(&mut self.namespace);
+            if needed.map_err(|error| failed("putting staged files in order", error))? {
+                self.make_checkpoint(self.sequence)?;
+            }
             // From here on the target is not what a checkpoint before was of. A restore that took no longer than that
             // is as well begun again.
             self.replayed = true;
