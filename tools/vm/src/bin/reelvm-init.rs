@@ -28,6 +28,8 @@ use rustix::process::WaitOptions;
 
 /// How long processes and mounts that are on their way out have to go.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long writing everything out may take. A mount that was left behind, and whose log nobody reads, never ends it.
+const SYNC: Duration = Duration::from_secs(60);
 
 fn main() {
     let mut report = Report::default();
@@ -40,7 +42,7 @@ fn main() {
         Ok(()) => work(&mut report),
         Err(e) => report.trouble(format!("boot: {e}")),
     }
-    rustix::fs::sync();
+    sync();
     report.send(&Item::End);
     power_off();
 }
@@ -189,6 +191,15 @@ fn send_results(report: &mut Report, top: &Path, relative: &Path) -> std::io::Re
         }
     }
     Ok(())
+}
+
+fn sync() {
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        rustix::fs::sync();
+        let _ = done.send(());
+    });
+    let _ = wait.recv_timeout(SYNC);
 }
 
 fn power_off() -> ! {
