@@ -12,6 +12,7 @@ mod background;
 mod check;
 mod consumer;
 mod device;
+mod dm;
 mod harness;
 mod ledger;
 mod machine;

@@ -35,6 +35,8 @@ const TESTS: &[Test] = &[
     Test::new("unmounted-lazily", mounts::unmounted_lazily),
     Test::new("bind-mounts", mounts::bind_mounts),
     Test::new("mount-namespaces", mounts::namespaces),
+    Test::new("overlayfs-with-its-upper-layer-here", mounts::overlay_upper),
+    Test::new("snapshot-of-the-lower-under-load", mounts::lower_snapshot).limit(600),
     Test::new("submounts-below-are-refused", mounts::submounts_below),
     Test::new("size-and-room", lower::size_and_room),
     Test::new("quota", lower::quota),

@@ -6,6 +6,7 @@
 //! everything does (dm-error).
 
 use crate::check::{ensure, same, Check, Failure};
+use crate::dm::{self, Dm};
 use crate::machine::run;
 use crate::pattern::{aligned, pattern};
 use crate::rig::{none, Rig, Stage};
@@ -44,24 +45,21 @@ enum Fault {
 
 /// A device between the lower and its disk. Positions are in sectors of 512 bytes.
 struct Device {
+    dm: Dm,
     disk: PathBuf,
     sectors: u64,
 }
 
 impl Device {
-    const NAME: &'static str = "trouble";
-
     fn new(context: &Context) -> Check<Self> {
         let disk = context.disk("lower");
-        let said = run("blockdev", &["--getsz".as_ref(), disk.as_os_str()]).map_err(Failure::of)?;
-        let device = Device { disk, sectors: said.trim().parse()? };
-        let table = device.table(None);
-        dmsetup(&["create", "--noudevrules", "--noudevsync", Self::NAME, "--table", &table])?;
-        Ok(device)
+        let sectors = dm::sectors(&disk)?;
+        let dm = Dm::new("trouble", &format!("0 {sectors} linear {} 0", disk.display()))?;
+        Ok(Device { dm, disk, sectors })
     }
 
     fn path(&self) -> PathBuf {
-        Path::new("/dev/mapper").join(Self::NAME)
+        self.dm.path()
     }
 
     fn table(&self, bad: Option<(&Range<u64>, Fault)>) -> String {
@@ -78,30 +76,13 @@ impl Device {
         before + &middle + &after
     }
 
-    fn load(&self, table: &str) -> Check {
-        dmsetup(&["load", "--noudevsync", Self::NAME, "--table", table])?;
-        // Nothing is written out for this: it is to happen in the middle of things.
-        dmsetup(&["suspend", "--nolockfs", "--noudevsync", Self::NAME])?;
-        dmsetup(&["resume", "--noudevsync", Self::NAME])
-    }
-
     fn fail(&self, bad: &Range<u64>, fault: Fault) -> Check {
-        self.load(&self.table(Some((bad, fault))))
+        self.dm.load(&self.table(Some((bad, fault))))
     }
 
     fn repair(&self) -> Check {
-        self.load(&self.table(None))
+        self.dm.load(&self.table(None))
     }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let _ = dmsetup(&["remove", "--retry", "--noudevsync", Self::NAME]);
-    }
-}
-
-fn dmsetup(arguments: &[&str]) -> Check {
-    run("dmsetup", arguments).map(drop).map_err(Failure::of)
 }
 
 /// Sectors of the device that hold these bytes of a file, which are in one extent.

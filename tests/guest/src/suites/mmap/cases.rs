@@ -4,7 +4,7 @@
 
 use crate::background::Background;
 use crate::check::{ensure, same, Check, Failure};
-use crate::machine::run;
+use crate::dm::Dm;
 use crate::pattern::{aligned, pattern, Random};
 use crate::suites::ops::place::{cases, Place};
 use crate::Test;
@@ -583,27 +583,14 @@ fn userfaultfd(p: &Place) -> Check {
 
 /// A device writes into the mapping, while and after it is captured, without a fault.
 fn pinned(p: &Place) -> Check {
-    let device = "/dev/disk/by-id/slow";
-    let table = format!("0 {} linear {device} 0", 64 * 2048);
-    // There is no udev that would make the nodes.
-    let dm =
-        |arguments: &[&str]| run("env", &[&["DM_DISABLE_UDEV=1", "dmsetup"], arguments].concat()).map_err(Failure::of);
-    // Where it is no module, it is there.
-    let _ = run("modprobe", &["dm-mod"]);
-    File::options().write(true).open(device)?.write_all_at(&pattern(64 * PAGE, 99), 0)?;
-    dm(&["create", "slow", "--table", &table])?;
-    let result = pinned_on(p, "/dev/mapper/slow", &dm);
-    let _ = dm(&["resume", "slow"]);
-    dm(&["remove", "--retry", "slow"])?;
-    result
-}
-
-fn pinned_on(p: &Place, device: &str, dm: &dyn Fn(&[&str]) -> Check<String>) -> Check {
+    let disk = "/dev/disk/by-id/slow";
+    File::options().write(true).open(disk)?.write_all_at(&pattern(64 * PAGE, 99), 0)?;
+    let slow = Dm::new("slow", &format!("0 {} linear {disk} 0", 64 * 2048))?;
     for (name, end) in [("by-sync", 0), ("by-unmapping", 1)] {
         let file = filled(p, name, 32 * PAGE)?;
         let mapping = std::sync::Arc::new(map(&file, 32 * PAGE)?);
-        let source = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(device)?;
-        dm(&["suspend", "--noflush", "--nolockfs", "slow"])?;
+        let source = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(slow.path())?;
+        slow.suspend()?;
         let reader = Background::start("a direct read from a stopped device", {
             let mapping = mapping.clone();
             move || mapping.read_from(4 * PAGE..20 * PAGE, &source, 0)
@@ -611,7 +598,7 @@ fn pinned_on(p: &Place, device: &str, dm: &dyn Fn(&[&str]) -> Check<String>) -> 
         reader.waits()?;
         // Captures what is there now; what comes has to be captured too.
         p.recorded(|| Ok(file.sync_all()?))?;
-        dm(&["resume", "slow"])?;
+        slow.resume()?;
         same!(reader.ends()??, 16 * PAGE);
         same!(mapping.load(4 * PAGE, 16 * PAGE), pattern(64 * PAGE, 99)[..16 * PAGE]);
         if end == 0 {

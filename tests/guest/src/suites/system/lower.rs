@@ -4,6 +4,7 @@
 
 use super::{done, kind, mounted, mounted_on, perl, shell};
 use crate::check::{ensure, same, Check};
+use crate::dm::{self, Dm};
 use crate::machine::{run, Mounted};
 use crate::pattern::pattern;
 use crate::rig::{none, Rig};
@@ -12,7 +13,6 @@ use rustix::io::Errno;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// statfs is the lower's, but for the type.
 pub fn size_and_room(_: &Context) -> TestResult {
@@ -67,11 +67,12 @@ pub fn quota(context: &Context) -> TestResult {
         if said=$(dd if=/dev/urandom of=d/cut bs=700k count=3 status=none 2>&1); then exit 2; fi
         case "$said" in *"quota exceeded"*) ;; *) echo "$said" >&2; exit 3 ;; esac
         if dd if=/dev/urandom of=d/direct bs=64k count=30 oflag=direct status=none 2>/dev/null; then exit 4; fi
-        rm d/direct; if fallocate -l 10m d/whole 2>/dev/null; then exit 5; fi
-        rm d/cut
+        rm d/direct d/cut
         for i in 1 2 3 4 5 6 7 8 9 10 11 12; do mkdir d/d$i 2>/dev/null || break; done
         [ ! -e d/d11 ] || exit 6
         rmdir d/d1; mv d/d2 d/moved; echo "room again" >d/again
+        # ext4 has done a part of it when it comes to the limit.
+        if fallocate -l 10m d/whole 2>/dev/null; then exit 5; fi
     "#;
     shell(user, &[&rig.mnt, Path::new(script)])?;
     none("mount and lower differ", &rig.differences(&rig.mnt, &rig.lower)?)?;
@@ -176,29 +177,12 @@ pub fn gone_read_only(context: &Context) -> TestResult {
 /// The disk below fails. What had been promised before is in the log; fsync says that the lower has failed.
 pub fn with_errors(context: &Context) -> TestResult {
     let disk = context.disk("other");
-    let name = "reelfs-errors";
-    let sectors = run("blockdev", &["--getsz".as_ref(), disk.as_os_str()])?;
-    let good = format!("0 {} linear {} 0", sectors.trim(), fs::canonicalize(&disk)?.display());
-    let bad = format!("0 {} error", sectors.trim());
-    // There is no udev here.
-    let dmsetup = |arguments: &[&str]| -> Check {
-        let done = Command::new("dmsetup").env("DM_DISABLE_UDEV", "1").args(arguments).output()?;
-        let said = String::from_utf8_lossy(&done.stderr);
-        ensure!(done.status.success(), "dmsetup {arguments:?}: {}", said.trim());
-        Ok(())
-    };
-    let table = |table: &str| -> Check {
-        dmsetup(&["suspend", "--noflush", "--nolockfs", name])?;
-        dmsetup(&["load", name, "--table", table])?;
-        dmsetup(&["resume", name])
-    };
-    run("modprobe", &["dm_mod"])?;
-    dmsetup(&["create", name, "--table", &good])?;
-    dmsetup(&["mknodes"])?;
-    let device = PathBuf::from(format!("/dev/mapper/{name}"));
-    let (mut rig, lower) = mounted_on("errors", &device, "", "")?;
+    let sectors = dm::sectors(&disk)?;
+    let good = format!("0 {sectors} linear {} 0", disk.display());
+    let device = Dm::new("errors", &good)?;
+    let (mut rig, lower) = mounted_on("errors", &device.path(), "", "")?;
     let file = settle(&rig)?;
-    table(&bad)?;
+    device.load(&format!("0 {sectors} error"))?;
     file.write_all_at(&pattern(200_000, 3), 0).ok();
     ensure!(file.sync_all().is_err(), "fsync to a dead disk");
     let made = fs::create_dir(rig.mnt.join("made or not")).is_ok();
@@ -207,8 +191,8 @@ pub fn with_errors(context: &Context) -> TestResult {
     rig.unmount()?;
     rig.drain()?;
     lower.unmount()?;
-    table(&good)?;
-    let lower = Mounted::new(kind()?, &device, Path::new("/run/stage/errors.disk"), "")?;
+    device.load(&good)?;
+    let lower = Mounted::new(kind()?, &device.path(), Path::new("/run/stage/errors.disk"), "")?;
     rig.restore()?;
     ensure!(!made || rig.restored.join("made or not").is_dir(), "what was told to be made is not in the log");
     none("restored tree and lower differ", &rig.differences(&rig.lower.join("d"), &rig.restored.join("d"))?)?;
@@ -218,6 +202,5 @@ pub fn with_errors(context: &Context) -> TestResult {
     ensure!(whole, "{} bytes that nobody wrote", restored.len());
     fs::remove_dir_all(&rig.restored)?;
     rig.close()?;
-    lower.unmount()?;
-    Ok(dmsetup(&["remove", name])?)
+    lower.unmount()
 }

@@ -2,9 +2,10 @@
 
 //! Freezing, remounting, and other ways to one and the same mount.
 
-use super::{done, mounted, shell};
+use super::{done, kind, mounted, mounted_on, shell};
 use crate::background::Background;
 use crate::check::{ensure, same, Check, Failure};
+use crate::dm::{self, Dm};
 use crate::machine::{run, wait_until, Frozen};
 use crate::pattern::pattern;
 use crate::rig::{none, Rig};
@@ -190,6 +191,64 @@ pub fn bind_mounts(context: &Context) -> TestResult {
     }
     checked?;
     done(rig)
+}
+
+/// A container's layers: overlayfs with its upper layer on the mount. Copied up, whited out, made opaque, redirected,
+/// linked; and seen again by another overlay of the same layers.
+pub fn overlay_upper(context: &Context) -> TestResult {
+    let rig = mounted("overlay", "")?;
+    let base = context.scratch.join("base");
+    let merged = context.scratch.join("merged");
+    shell(
+        r#"mkdir -p "$1" "$2" "$3/upper" "$3/work"; cd "$1"; mkdir -p a/b c gone kept; for i in 1 2 3 4; do seq $i 900 >a/f$i; done
+           echo one >a/b/one; echo two >c/two; echo x >gone/x; echo y >kept/y; ln -s a/f1 link; ln a/f2 a/hard"#,
+        &[&base, &merged, &rig.mnt],
+    )?;
+    let at = rig.mnt.display();
+    let options = format!("lowerdir={},upperdir={at}/upper,workdir={at}/work,redirect_dir=on", base.display());
+    let mount = || run("mount", &["-t", "overlay", "-o", &options, "overlay", &merged.to_string_lossy()]);
+    const LIST: &str = r#"find . | sort | xargs stat -c '%n %F %a %s %h'; cat a/f1 elsewhere/two"#;
+    mount()?;
+    let work = r#"cd "$1"; echo more >>a/f1; chmod 600 a/f2; rm a/f3; mv a/f4 c/moved; rm -r gone; mkdir gone; echo new >gone/new
+        mv c elsewhere; rm -r kept; ln a/f1 linked; truncate -s 10 a/b/one; mkfifo pipe; setfattr -n user.a -v b a/b/one
+        mkdir -p deep/er; echo made >deep/er/made; rm link; "#;
+    let worked = shell(&[work, LIST].concat(), &[&merged]);
+    run("umount", &[&merged])?;
+    let before = worked?;
+    mount()?;
+    let again = shell(&[r#"cd "$1"; [ ! -e gone/x ]; [ ! -e kept ]; "#, LIST].concat(), &[&merged]);
+    run("umount", &[&merged])?;
+    same!(again?, before);
+    done(rig)
+}
+
+/// A snapshot of the lower's device under load, as LVM makes one: nobody is stuck, and the snapshot is a filesystem in good
+/// order.
+pub fn lower_snapshot(context: &Context) -> TestResult {
+    let disk = context.disk("other");
+    // Half for the lower, and half for what the snapshot keeps of it.
+    let half = dm::sectors(&disk)? / 2;
+    let part = |from: u64| format!("0 {half} linear {} {from}", disk.display());
+    let (real, store) = (Dm::new("real", &part(0))?, Dm::new("store", &part(half))?);
+    run("modprobe", &["dm-snapshot"])?;
+    let origin = Dm::new("origin", &format!("0 {half} snapshot-origin {}", real.path().display()))?;
+    let (rig, lower) = mounted_on("snapshot", &origin.path(), "", "")?;
+    let load = load(&rig, rounds(context))?;
+    std::thread::sleep(Duration::from_millis(500));
+    origin.suspend_frozen()?;
+    let table = format!("0 {half} snapshot {} {} P 8", real.path().display(), store.path().display());
+    let snapshot = Dm::new("snapshot", &table);
+    origin.resume()?;
+    let snapshot = snapshot?;
+    load.ends()??;
+    let device = snapshot.path();
+    match kind()? {
+        "ext4" => run("e2fsck", &["-fn".as_ref(), device.as_os_str()])?,
+        _ => run("xfs_repair", &["-n".as_ref(), device.as_os_str()])?,
+    };
+    drop(snapshot);
+    done(rig)?;
+    lower.unmount()
 }
 
 /// Another namespace has the mount too; the superblock lives until the last one is gone.
