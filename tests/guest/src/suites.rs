@@ -5,6 +5,7 @@ mod compare;
 mod degrade;
 pub mod device;
 mod durable;
+mod faults;
 mod kill;
 mod media;
 mod mmap;
@@ -44,6 +45,7 @@ pub const ALL: &[Suite] = &[
     system::XFS,
     media::SUITE,
     trouble::SUITE,
+    faults::SUITE,
     stress::EXT4,
     stress::XFS,
     stress::BTRFS,

@@ -61,6 +61,11 @@ pub fn stress(path: &Path, seed: u32, count: u32) -> Command {
     worker("stress", path, seed, count)
 }
 
+/// The same, with allocations that fail for this process, as the kernel has been told to let them.
+pub fn stress_without_memory(path: &Path, seed: u32, count: u32) -> Command {
+    worker("stress-without-memory", path, seed, count)
+}
+
 /// What the worker process does.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
     let mut word = || arguments.next().ok_or_else(|| Failure::new("an argument is missing"));
@@ -92,7 +97,10 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
             }
             Ok(())
         }
-        Some("stress") => {
+        Some(kind @ ("stress" | "stress-without-memory")) => {
+            if kind != "stress" {
+                fs::write("/proc/self/make-it-fail", "1")?;
+            }
             crate::stress::work(path, number, count);
             Ok(())
         }

@@ -30,7 +30,7 @@ pub const BTRFS: Suite =
     Suite { name: "stress-btrfs", tests: &[Test::new("moments", |c| moments(c, "btrfs")).limit(3000)], ..SUITE };
 
 /// The seed of a run: `REELFS_TEST_SEED` repeats one.
-fn seed() -> Check<u32> {
+pub fn seed() -> Check<u32> {
     if let Some(text) = std::env::var_os("REELFS_TEST_SEED") {
         return Ok(text.to_string_lossy().parse()?);
     }
