@@ -8,6 +8,7 @@ use crate::machine::{insmod, is_loaded, rmmod, run, wait_until, Mounted};
 use crate::Context;
 use reelfs_oracle::Oracle;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -88,7 +89,10 @@ impl Stage {
 /// Has ext4 never write zeros into a small hole instead of keeping account of it: when it does depends on what was written
 /// back when, and two trees with the same history then differ in where their holes are.
 fn keep_holes(device: &Path) -> Check {
-    let device = device.canonicalize()?;
+    // By its number: the node may have another name than the device.
+    let number = fs::metadata(device)?.rdev();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
     let name = device.file_name().unwrap_or_default();
     Ok(fs::write(Path::new("/sys/fs/ext4").join(name).join("extent_max_zeroout_kb"), "0")?)
 }
@@ -110,6 +114,8 @@ pub struct Rig {
     pub restored: PathBuf,
     /// There is no reelfs in between.
     pub plain: bool,
+    /// What the comparer leaves out, of this lower.
+    pub ignored: Vec<&'static str>,
     /// The daemon.
     pub program: &'static str,
     /// Variables for the daemon.
@@ -156,6 +162,7 @@ impl Rig {
             media: at("media", name),
             restored: at("lower", &format!("{name}.restored")),
             plain,
+            ignored: Vec::new(),
             program: "reeld",
             environment: Vec::new(),
             config: Path::new(STAGE).join(format!("{name}.toml")),
@@ -386,7 +393,11 @@ impl Rig {
         }
         let mut command = Command::new("treecmp");
         command.args(["diff", "--limit", "100000", "--ignore", "xattr:trusted.reelfs"]);
-        command.args(["--ignore", "xattr:trusted.SGI_ACL_*"]).arg(first).arg(second);
+        command.args(["--ignore", "xattr:trusted.SGI_ACL_*"]);
+        for key in &self.ignored {
+            command.args(["--ignore", key]);
+        }
+        command.arg(first).arg(second);
         let done = command.output()?;
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
         match done.status.code() {

@@ -12,7 +12,7 @@ mod log;
 pub use log::SUITE as LOG;
 
 use crate::machine::run;
-use crate::rig::{none, Rig, Stage};
+use crate::rig::{Rig, Stage};
 use crate::suites::ops::place;
 use crate::{Context, Suite, TestResult};
 
@@ -36,6 +36,10 @@ fn set_up(context: &Context, kind: &str) -> TestResult {
         run("mount", &["-o", "remount,huge=always", "/run/stage/lower"])?;
     }
     let mut rig = Rig::new(stage, "mmap")?;
+    if kind == "tmpfs" {
+        // There a large folio fills the holes around what is written, and those that are only read.
+        rig.ignored.push("data");
+    }
     rig.mount("flush=3600")?;
     rig.start_daemon()?;
     place::exchange(Some(rig));
@@ -46,9 +50,6 @@ fn restored_equals_lower(_: &Context) -> TestResult {
     let mut rig = place::exchange(None).ok_or("the mount is not there")?;
     rig.unmount()?;
     rig.drain()?;
-    rig.restore()?;
-    let differences = rig.differences(&rig.lower, &rig.restored)?;
-    none("restored tree and lower differ", &differences)?;
-    rig.close()?;
-    Ok(())
+    rig.restored_equals_lower()?;
+    Ok(rig.close()?)
 }

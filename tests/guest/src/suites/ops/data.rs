@@ -273,9 +273,12 @@ fn write_nowait(p: &Place) -> Check {
     let file = rw(p, "f")?;
     file.write_all_at(&pattern(8192, 1), 0)?;
     file.sync_all()?;
-    if matches!(p.kind()?, Lower::Ext4 | Lower::Tmpfs) {
+    match p.kind()? {
         // These never write through the page cache without waiting.
-        return p.refused(&[Errno::OPNOTSUPP], || write_now(&file, b"now", 100));
+        Lower::Ext4 | Lower::Tmpfs => return p.refused(&[Errno::OPNOTSUPP], || write_now(&file, b"now", 100)),
+        // It would, and always has to wait.
+        Lower::Btrfs => return p.refused(&[Errno::AGAIN], || write_now(&file, b"now", 100)),
+        _ => {}
     }
     // Into pages that are in memory and blocks that are allocated there is nothing to wait for, if the time of the
     // change is that of the one before: the lower would wait to set another.
