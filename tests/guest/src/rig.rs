@@ -238,9 +238,15 @@ impl Rig {
             self.tap = Some(crate::consumer::Tap::start(&self.mnt, 0, &self.spool.join("log"))?);
             return Ok(());
         }
+        let before = fs::metadata(self.daemon_log()).map_or(0, |data| data.len());
         self.spawn_daemon()?;
+        // By its own word: as long as it is about to, it has the mount open.
+        let says_so = |rig: &Self| {
+            let said = fs::read(rig.daemon_log()).unwrap_or_default();
+            String::from_utf8_lossy(said.get(before as usize..).unwrap_or_default()).contains(" attached to ")
+        };
         let attached = wait_until("the daemon attaches", PATIENCE, || {
-            self.ring().is_ok_and(|ring| ring.attached()) || !self.daemon_lives()
+            self.ring().is_ok_and(|ring| ring.attached()) && says_so(self) || !self.daemon_lives()
         });
         attached.map_err(|late| Failure::new(format!("{late}; it said:\n{}", self.daemon_said())))?;
         ensure!(self.daemon_lives(), "the daemon ended:\n{}", self.daemon_said());
