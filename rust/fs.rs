@@ -23,6 +23,7 @@ mod dentry;
 mod dir;
 mod file;
 mod inode;
+mod insist;
 mod mapped;
 mod mount;
 mod notes;

@@ -85,6 +85,12 @@ impl XattrBuffer {
         Ok(())
     }
 
+    /// Removes all.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+    }
+
     /// The entries.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -4,6 +4,7 @@
 //! the file's lock, holes as holes.
 
 use super::{
+    insist::insist,
     state::{change, differs},
     ReelFs,
 };
@@ -130,12 +131,12 @@ pub(super) fn salvage(
     let recorded = || -> Result {
         let room = data.log().reserve::<AttrBody>(0, 0)?;
         commit_size(room, inode, Outcome::Partial);
-        match changed {
+        match changed.clone() {
             Some(range) if !refused => Contents::of(file, inode)?.record(range),
             _ => Ok(()),
         }
     };
-    if recorded().is_err() {
+    if insist(recorded).is_err() {
         data.lost("a file's contents could not be recorded after an operation failed midway");
     }
 }

@@ -4,6 +4,7 @@
 
 use super::{
     attr,
+    insist::insist,
     mount::Mounted,
     state::{attributes_with_flags, change, entry, identity},
     xattr::{self, Collector},
@@ -140,7 +141,7 @@ impl InodeOperations for Directory {
             Renaming::start(&access, old.parent().lower(), new.parent().lower(), old.lower(), new.lower(), mode)?;
         moving.rename()?;
         let whiteout = if mode.leaves_whiteout() {
-            let left = moving.left_behind(old.name()).inspect_err(|_| sb.data().lost(NOT_FOUND))?;
+            let left = insist(|| moving.left_behind(old.name())).inspect_err(|_| sb.data().lost(NOT_FOUND))?;
             Some(born(sb.data(), &left, collector)?)
         } else {
             None

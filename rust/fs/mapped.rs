@@ -10,6 +10,7 @@
 //! Lock order: the file's lock, then the list ([`Mappings`]), then notes. The list is taken under `mmap_lock` too.
 
 use super::{
+    insist::insist,
     notes::{capture, capture_unlocked, Full, Notes, WHOLE},
     ReelFs,
 };
@@ -252,7 +253,7 @@ pub(super) fn unmounting(sb: &SuperBlock<ReelFs>) {
 fn finish(sb: &SuperBlock<ReelFs>, inode: &Inode<ReelFs>, notes: &Notes) {
     for _ in 0..PINNED_PATIENCE {
         notes.ripen();
-        if notes.is_empty() || capture_unlocked(inode, WHOLE).is_err() {
+        if notes.is_empty() || insist(|| capture_unlocked(inode, WHOLE)).is_err() {
             break;
         }
         if !notes.is_empty() {

@@ -9,6 +9,7 @@
 
 use super::{
     contents::{commit_size, salvage, Contents},
+    insist::insist,
     notes::resized,
     ReelFs,
 };
@@ -171,9 +172,12 @@ impl Work<'_> {
                 drop(room);
                 self.record_all(target)
             }
-            Err(e) => Err(e),
+            Err(e) => {
+                drop(room);
+                Err(e)
+            }
         };
-        Ok(self.sure(recorded)?)
+        Ok(self.sure(recorded, target)?)
     }
 
     /// It was thought that there was nothing to record, if what the file got is of this kind throughout.
@@ -183,7 +187,7 @@ impl Work<'_> {
             Ok(false) => self.record_all(target),
             Err(e) => Err(e),
         };
-        Ok(self.sure(recorded)?)
+        Ok(self.sure(recorded, target)?)
     }
 
     /// What the file got is not what the source showed: pages in memory over blocks that are allocated and not written
@@ -209,9 +213,12 @@ impl Work<'_> {
                 drop(hole);
                 self.target.record(target.clone())
             }
-            Err(e) => Err(e),
+            Err(e) => {
+                drop(hole);
+                Err(e)
+            }
         };
-        Ok(self.sure(recorded)?)
+        Ok(self.sure(recorded, target)?)
     }
 
     /// Room for a hole and for the size that may come with it. Waits for neither while it holds the other.
@@ -245,8 +252,12 @@ impl Work<'_> {
         }
     }
 
-    /// It is done: what cannot be recorded now is lost.
-    fn sure(&self, recorded: Result) -> Result {
+    /// It is done: what cannot be recorded now is lost. To be called without room.
+    fn sure(&self, recorded: Result, target: &Range<i64>) -> Result {
+        let recorded = match recorded {
+            Err(ENOMEM) => insist(|| self.record_all(target)),
+            other => other,
+        };
         recorded.inspect_err(|_| {
             self.to.superblock().data().lost("what a file got by sharing extents could not be recorded");
         })

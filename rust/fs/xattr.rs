@@ -2,7 +2,7 @@
 
 //! Extended attributes: all that the filesystem below has, but for our own.
 
-use super::{state::change, ReelFs};
+use super::{insist::insist, state::change, ReelFs};
 use crate::capture::{self, XattrBuffer};
 use crate::format::{mark::MARK_XATTR, record::XattrBody};
 use crate::vfs::{
@@ -113,8 +113,14 @@ impl Collector {
         Ok(Self { found: XattrBuffer::new(capacity)?, names: zeros(capacity)?, value: zeros(capacity)? })
     }
 
-    /// Collects. [`E2BIG`] or [`ERANGE`] if there is more than was prepared for.
+    /// Collects. [`E2BIG`] or [`ERANGE`] if there is more than was prepared for. Sleeps.
     pub(super) fn collect(mut self, object: &LowerDentry) -> Result<XattrBuffer> {
+        insist(|| self.fill(object))?;
+        Ok(self.found)
+    }
+
+    fn fill(&mut self, object: &LowerDentry) -> Result {
+        self.found.clear();
         let len = match object.list_xattrs(&mut self.names) {
             Ok(len) => len,
             Err(e) if e == eopnotsupp() => 0,
@@ -145,6 +151,6 @@ impl Collector {
             };
             self.found.add(name.to_bytes(), value)?;
         }
-        Ok(self.found)
+        Ok(())
     }
 }

