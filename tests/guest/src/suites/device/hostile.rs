@@ -96,7 +96,8 @@ pub fn impossible_attaches_are_refused(context: &Context) -> Outcome {
     let by_ring = Attach { flags: ATTACH_BY_RING, fd: -1, ..good };
     let cases = [
         ("version 0", Attach { version: 0, ..good }, Errno::PROTO),
-        ("version 2", Attach { version: 2, ..good }, Errno::PROTO),
+        ("the version before", Attach { version: UAPI_VERSION - 1, ..good }, Errno::PROTO),
+        ("the next version", Attach { version: UAPI_VERSION + 1, ..good }, Errno::PROTO),
         ("no name", Attach { flags: 0, ..good }, Errno::PROTO),
         ("two names", Attach { flags: ATTACH_BY_FD | ATTACH_BY_RING, ..good }, Errno::PROTO),
         ("unknown flag", Attach { flags: ATTACH_BY_FD | 0x8000_0000, ..good }, Errno::PROTO),
