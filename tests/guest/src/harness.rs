@@ -55,6 +55,17 @@ pub enum Boot {
     Cut(u32, u32),
 }
 
+/// When a suite runs that is not asked for by name.
+#[derive(Clone, Copy, Debug)]
+pub enum When {
+    /// Each time.
+    Always,
+    /// Not in the short form: another covers most of it.
+    Long,
+    /// Never.
+    OnDemand,
+}
+
 /// A list of tests and the machine they need.
 pub struct Suite {
     /// Its name, one word.
@@ -67,8 +78,8 @@ pub struct Suite {
     pub disks: &'static [(&'static str, u32)],
     /// The boots it goes through; disks last from one to the next.
     pub boots: &'static [Boot],
-    /// It runs only when it is asked for by name.
-    pub on_demand: bool,
+    /// When it runs.
+    pub when: When,
     /// Runs before the first test; if it fails, no test runs.
     pub set_up: fn(&Context) -> TestResult,
     /// Runs after the last test, and counts as a test.
@@ -86,7 +97,7 @@ impl Suite {
         memory: 1024,
         disks: &[("a", 1024), ("b", 1024)],
         boots: &[Boot::ToEnd],
-        on_demand: false,
+        when: When::Always,
         set_up: |_| Ok(()),
         tear_down: |_| Ok(()),
         tests: &[],
@@ -104,7 +115,11 @@ impl Suite {
             })
             .collect();
         let (disks, boots) = (disks.join(","), boots.join(","));
-        let when = if self.on_demand { "on-demand" } else { "always" };
+        let when = match self.when {
+            When::Always => "always",
+            When::Long => "long",
+            When::OnDemand => "on-demand",
+        };
         format!("{}\t{}\t{}\t{disks}\t{boots}\t{when}", self.name, self.timeout, self.memory)
     }
 }

@@ -25,7 +25,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-pub use harness::{fail, skip, Boot, Context, Suite, Test, TestResult};
+pub use harness::{fail, skip, Boot, Context, Suite, Test, TestResult, When};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -13,7 +13,7 @@ use crate::check::{Check, Failure};
 use crate::consumer::stream_of;
 use crate::machine::wait_until;
 use crate::rig::{Rig, Stage};
-use crate::{Context, Suite, Test, TestResult};
+use crate::{Context, Suite, Test, TestResult, When};
 use reelfs_format::record::{Lsn, RecordType};
 use reelfs_format::uapi::{ListEntry, RING_DEGRADED};
 use reelfs_format::view::RecordView;
@@ -55,7 +55,7 @@ const SUITE: Suite = Suite {
 };
 
 pub const EXT4: Suite = Suite { name: "degrade-ext4", set_up: |c| set_up(c, "ext4"), ..SUITE };
-pub const XFS: Suite = Suite { name: "degrade-xfs", set_up: |c| set_up(c, "xfs"), ..SUITE };
+pub const XFS: Suite = Suite { name: "degrade-xfs", when: When::Long, set_up: |c| set_up(c, "xfs"), ..SUITE };
 
 fn set_up(context: &Context, kind: &str) -> TestResult {
     let stage = Stage::new(context, kind)?;

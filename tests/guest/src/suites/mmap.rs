@@ -14,7 +14,7 @@ pub use log::SUITE as LOG;
 use crate::machine::run;
 use crate::rig::{Rig, Stage};
 use crate::suites::ops::place;
-use crate::{Context, Suite, TestResult};
+use crate::{Context, Suite, TestResult, When};
 
 const SUITE: Suite = Suite {
     timeout: 2400,
@@ -25,8 +25,8 @@ const SUITE: Suite = Suite {
 };
 
 pub const EXT4: Suite = Suite { name: "mmap-ext4", set_up: |c| set_up(c, "ext4"), ..SUITE };
-pub const XFS: Suite = Suite { name: "mmap-xfs", set_up: |c| set_up(c, "xfs"), ..SUITE };
-pub const BTRFS: Suite = Suite { name: "mmap-btrfs", set_up: |c| set_up(c, "btrfs"), ..SUITE };
+pub const XFS: Suite = Suite { name: "mmap-xfs", when: When::Long, set_up: |c| set_up(c, "xfs"), ..SUITE };
+pub const BTRFS: Suite = Suite { name: "mmap-btrfs", when: When::Long, set_up: |c| set_up(c, "btrfs"), ..SUITE };
 pub const TMPFS: Suite = Suite { name: "mmap-tmpfs", set_up: |c| set_up(c, "tmpfs"), memory: 2048, ..SUITE };
 
 fn set_up(context: &Context, kind: &str) -> TestResult {

@@ -20,7 +20,7 @@ mod trees;
 mod unnamed;
 
 use crate::rig::{Rig, Stage};
-use crate::{Context, Suite, Test, TestResult};
+use crate::{Context, Suite, Test, TestResult, When};
 
 const GROUPS: [&[Test]; 8] = [
     names::CASES,
@@ -66,7 +66,7 @@ const SUITE: Suite = Suite {
 
 pub const EXT4: Suite = Suite { name: "ops-ext4", set_up: |c| set_up(c, "ext4"), ..SUITE };
 pub const XFS: Suite = Suite { name: "ops-xfs", set_up: |c| set_up(c, "xfs"), ..SUITE };
-pub const BTRFS: Suite = Suite { name: "ops-btrfs", set_up: |c| set_up(c, "btrfs"), ..SUITE };
+pub const BTRFS: Suite = Suite { name: "ops-btrfs", when: When::Long, set_up: |c| set_up(c, "btrfs"), ..SUITE };
 pub const TMPFS: Suite = Suite { name: "ops-tmpfs", set_up: |c| set_up(c, "tmpfs"), memory: 2048, ..SUITE };
 
 fn set_up(context: &Context, kind: &str) -> TestResult {

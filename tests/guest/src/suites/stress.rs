@@ -7,7 +7,7 @@ use crate::check::{ensure, Check};
 use crate::pattern::Random;
 use crate::rig::{Config, Rig, Stage};
 use crate::worker;
-use crate::{Context, Suite, Test, TestResult};
+use crate::{Context, Suite, Test, TestResult, When};
 use std::fs;
 use std::process::Child;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ const WORKERS: u32 = 4;
 const SUITE: Suite = Suite {
     timeout: 3600,
     memory: 1536,
-    on_demand: true,
+    when: When::OnDemand,
     disks: &[("lower", 3072), ("spool", 1024), ("media", 4096)],
     ..Suite::DEFAULT
 };

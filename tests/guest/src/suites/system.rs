@@ -13,7 +13,7 @@ mod programs;
 use crate::check::{Check, Failure};
 use crate::machine::{run, Mounted};
 use crate::rig::{Rig, Stage};
-use crate::{Context, Suite, Test, TestResult};
+use crate::{Context, Suite, Test, TestResult, When};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -57,7 +57,7 @@ const SUITE: Suite = Suite {
 };
 
 pub const EXT4: Suite = Suite { name: "system-ext4", set_up: |c| set_up(c, "ext4"), ..SUITE };
-pub const XFS: Suite = Suite { name: "system-xfs", set_up: |c| set_up(c, "xfs"), ..SUITE };
+pub const XFS: Suite = Suite { name: "system-xfs", when: When::Long, set_up: |c| set_up(c, "xfs"), ..SUITE };
 
 fn set_up(context: &Context, kind: &'static str) -> TestResult {
     let stage = Stage::new(context, kind)?;

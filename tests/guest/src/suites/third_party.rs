@@ -7,7 +7,7 @@ use crate::check::{ensure, Check, Failure};
 use crate::machine::sh;
 use crate::pattern::Random;
 use crate::rig::{none, Config, Rig, Stage};
-use crate::{Context, Suite, Test, TestResult};
+use crate::{Context, Suite, Test, TestResult, When};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const DISKS: &[(&str, u32)] = &[("lower", 2048), ("spool", 1024), ("media", 4096
 const POSIX: Suite = Suite {
     timeout: 3600,
     disks: DISKS,
-    on_demand: true,
+    when: When::OnDemand,
     tear_down,
     tests: &[Test::new("as-on-the-lower", posix).limit(1800), RESTORED],
     ..Suite::DEFAULT
@@ -29,7 +29,7 @@ const POSIX: Suite = Suite {
 const WORK: Suite = Suite {
     timeout: 7200,
     disks: DISKS,
-    on_demand: true,
+    when: When::OnDemand,
     tear_down,
     tests: &[
         Test::new("fsx", fsx).limit(3600),

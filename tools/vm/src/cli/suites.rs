@@ -3,9 +3,9 @@
 //!
 //! The suites describe themselves: `reelfs-guest --list` prints a line for each with
 //! name, seconds, memory in MiB, disks (`NAME:MIB,...`), boots (`end` or `cut:MIN-MAX`, in
-//! seconds, separated by commas) and `always` or `on-demand`, with tabs in between. Those on
-//! demand run when they are named, the others also when none is. A suite with
-//! several boots keeps its disks from one to the next, finds the number of the boot in
+//! seconds, separated by commas) and `always`, `long` or `on-demand`, with tabs in between. Those on
+//! demand run when they are named, the others also when none is; the long ones not in the
+//! short form, unless they are named. A suite with several boots keeps its disks from one to the next, finds the number of the boot in
 //! `REELVM_BOOT`, and from the second on what it wrote to the port `ledger` in
 //! `/payload/ledger`.
 
@@ -27,13 +27,21 @@ enum Boot {
     CutBetween(Duration, Duration),
 }
 
+/// When a suite runs that is not named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Always,
+    Long,
+    OnDemand,
+}
+
 struct Suite {
     name: String,
     timeout: Duration,
     memory: u32,
     disks: Vec<(String, u64)>,
     boots: Vec<Boot>,
-    on_demand: bool,
+    when: When,
 }
 
 #[derive(Default)]
@@ -48,7 +56,8 @@ pub fn suites(mut arguments: Parser) -> Result<ExitCode, Error> {
     let usage = |e: lexopt::Error| Error::new(e.to_string());
     let setup = Setup::from_env()?;
     let (mut keep, mut list, mut env, mut wanted) = (false, false, Vec::new(), Vec::new());
-    if std::env::var_os("REELFS_TEST_SHORT").is_some() {
+    let short = std::env::var_os("REELFS_TEST_SHORT").is_some();
+    if short {
         env.push("REELFS_TEST_SHORT=1".to_owned());
     }
     while let Some(argument) = arguments.next().map_err(usage)? {
@@ -70,7 +79,8 @@ pub fn suites(mut arguments: Parser) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     if wanted.is_empty() {
-        wanted = known.iter().filter(|suite| !suite.on_demand).map(|suite| suite.name.clone()).collect();
+        let runs = |suite: &&Suite| suite.when == When::Always || suite.when == When::Long && !short;
+        wanted = known.iter().filter(runs).map(|suite| suite.name.clone()).collect();
     }
 
     let mut total = Counts::default();
@@ -131,8 +141,13 @@ fn parse_suite(line: &str) -> Option<Suite> {
             }
         });
     }
-    let on_demand = fields.next()? == "on-demand";
-    Some(Suite { name, timeout, memory, disks, boots, on_demand })
+    let when = match fields.next()? {
+        "always" => When::Always,
+        "long" => When::Long,
+        "on-demand" => When::OnDemand,
+        _ => return None,
+    };
+    Some(Suite { name, timeout, memory, disks, boots, when })
 }
 
 /// Runs all boots of a suite; whether every one was a success.
@@ -250,8 +265,10 @@ mod tests {
         let suite = parse_suite("crash\t300\t1024\ta:64,b:8\tcut:3-9,end\ton-demand").unwrap();
         assert_eq!(suite.disks, [("a".to_owned(), 64 << 20), ("b".to_owned(), 8 << 20)]);
         assert_eq!(suite.boots.len(), 2);
-        assert!(suite.on_demand);
-        assert!(!parse_suite("crash\t300\t1024\t\tend\talways").unwrap().on_demand);
+        assert_eq!(suite.when, When::OnDemand);
+        assert_eq!(parse_suite("crash\t300\t1024\t\tend\talways").unwrap().when, When::Always);
+        assert_eq!(parse_suite("crash\t300\t1024\t\tend\tlong").unwrap().when, When::Long);
+        assert!(parse_suite("crash\t300\t1024\t\tend\tsometimes").is_none());
         assert!(parse_suite("crash\t300").is_none());
     }
 }
