@@ -53,7 +53,7 @@ vm-test: ## the suites on the stock kernel (SUITES= chooses)
 stress: ## everything at random, and every noted moment of it restored and compared
 	@tools/reelvm suites $(or $(SUITES),stress-ext4 stress-xfs stress-btrfs)
 
-third-party: ## suites and programs of others on a mount: pjdfstest, fsx, fio, git, SQLite, stress-ng
+third-party: ## suites and programs of others on a mount: pjdfstest, fsx, databases, git, stress-ng
 	@tools/reelvm suites $(or $(SUITES),pjdfstest-ext4 pjdfstest-xfs programs-ext4 programs-xfs)
 
 test-debug: ## the suites on a kernel with lockdep, KASAN and kmemleak (SUITES= chooses)
