@@ -47,7 +47,7 @@ const TESTS: &[Test] = &[
 
 const SUITE: Suite = Suite {
     timeout: 2400,
-    disks: &[("lower", 1024), ("spool", 1024), ("media", 1024), ("other", 512)],
+    disks: &[("lower", 1024), ("spool", 1024), ("media", 1024), ("other", 1024)],
     tear_down: |_| {
         let stage = STAGE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         Ok(stage.ok_or("no stage")?.0.close()?)
