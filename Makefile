@@ -8,7 +8,7 @@
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 
-export KERNEL KDIR
+export KERNEL KDIR XFSTESTS_DIR
 
 .PHONY: help
 help: ## list the targets
@@ -34,7 +34,7 @@ reel-static: ## build reel, statically linked, for rescue systems
 
 # --- Tests
 
-.PHONY: test check unit fuzz vm-test stress third-party test-debug mutants
+.PHONY: test check unit fuzz vm-test stress third-party xfstests test-debug mutants
 test: ## every test: check, unit, vm-test (the short form with CI=true)
 	@tools/test.sh check unit vm-test
 
@@ -55,6 +55,9 @@ stress: ## everything at random, and every noted moment of it restored and compa
 
 third-party: ## suites and programs of others on a mount: pjdfstest, fsx, databases, git, stress-ng
 	@tools/reelvm suites $(or $(SUITES),pjdfstest-ext4 pjdfstest-xfs programs-ext4 programs-xfs)
+
+xfstests: ## xfstests, built in XFSTESTS_DIR=, on FS=ext4 or xfs, on overlayfs and on reelfs over it (TESTS= or GROUP=)
+	@FS="$(FS)" TESTS="$(TESTS)" GROUP="$(GROUP)" SHARD="$(SHARD)" MINUTES="$(MINUTES)" LIMIT="$(LIMIT)" AGAIN="$(AGAIN)" tools/xfstests.sh
 
 test-debug: ## the suites on a kernel with lockdep, KASAN and kmemleak (SUITES= chooses)
 	@REELVM_KERNEL=$$(tools/debug-kernel.sh) && export REELVM_KERNEL && tools/reelvm suites $(SUITES)

@@ -8,6 +8,8 @@
 # complete, so an interrupted run leaves nothing that looks finished.
 #
 # REELFS_MIRROR chooses the Debian mirror; without it the host's own is used.
+# REELFS_PACKAGES names further packages (blank-separated) for a root of its own that has
+# these too: for building what is not of this project.
 set -eu
 
 REELFS_TOP=${REELFS_TOP:-$(cd "$(dirname "$0")/.." && pwd)}
@@ -15,8 +17,13 @@ REELFS_TOP=${REELFS_TOP:-$(cd "$(dirname "$0")/.." && pwd)}
 . "$REELFS_TOP/tools/debian.sh"
 
 packages=$REELFS_TOP/tools/root.packages
+more=$(printf %s "${REELFS_PACKAGES:-}" | tr -s ' \t\n' '\n\n\n' | sort -u)
 # The number is raised when a root comes out differently for the same packages.
-root=$REELFS_CACHE/root/$({ echo 1; cat "$packages"; } | sha256sum | cut -c1-16)
+root=$REELFS_CACHE/root/$({
+	echo 1
+	cat "$packages"
+	printf %s "$more"
+} | sha256sum | cut -c1-16)
 
 make_root() {
 	[ ! -e "$root" ] || return 0
@@ -24,7 +31,10 @@ make_root() {
 	rm -rf --one-file-system "$new"
 	mkdir -p "${root%/*}"
 	debian_apt_conf >"$REELFS_TMP/apt.conf"
-	include=$(sed 's/#.*//' "$packages" | tr -s ' \t\n' , | sed 's/^,//; s/,$//')
+	include=$({
+		sed 's/#.*//' "$packages"
+		printf '%s\n' "$more"
+	} | tr -s ' \t\n' , | sed 's/^,//; s/,$//')
 	heartbeat "Debian 13 build root" env TMPDIR="$REELFS_TMP" mmdebstrap \
 		--mode=root --variant=minbase --architectures=amd64 \
 		--aptopt="$REELFS_TMP/apt.conf" \

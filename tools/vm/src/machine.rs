@@ -107,6 +107,12 @@ impl Machine {
         Ok(self)
     }
 
+    /// Adds a raw disk image that the machine cannot write to, and that several machines may have at the same time.
+    pub fn image(mut self, name: &str, path: &Path) -> Self {
+        self.disks.push(Disk { name: name.to_owned(), path: path.to_owned(), read_only: true });
+        self
+    }
+
     /// Shows a directory of the host, read-only, at `/mnt/TAG` of the machine.
     pub fn share(mut self, tag: &str, dir: &Path) -> Self {
         self.payload.shares.push((tag.to_owned(), format!("/mnt/{tag}")));
@@ -347,7 +353,8 @@ impl Running {
         }
     }
 
-    fn ended(&mut self) -> Result<bool, Error> {
+    /// Whether the machine has ended by itself; [`Running::wait`] then returns at once.
+    pub fn ended(&mut self) -> Result<bool, Error> {
         Ok(self.child.try_wait().context(|| "qemu".to_owned())?.is_some())
     }
 
