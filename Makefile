@@ -57,7 +57,7 @@ third-party: ## suites and programs of others on a mount: pjdfstest, fsx, databa
 	@tools/reelvm suites $(or $(SUITES),pjdfstest-ext4 pjdfstest-xfs programs-ext4 programs-xfs)
 
 xfstests: ## xfstests, built in XFSTESTS_DIR=, on FS=ext4 or xfs, on overlayfs and on reelfs over it (TESTS= or GROUP=)
-	@FS="$(FS)" TESTS="$(TESTS)" GROUP="$(GROUP)" SHARD="$(SHARD)" MINUTES="$(MINUTES)" LIMIT="$(LIMIT)" AGAIN="$(AGAIN)" tools/xfstests.sh
+	@FS="$(FS)" TESTS="$(TESTS)" GROUP="$(GROUP)" SUBJECTS="$(SUBJECTS)" SHARD="$(SHARD)" MINUTES="$(MINUTES)" LIMIT="$(LIMIT)" AGAIN="$(AGAIN)" tools/xfstests.sh
 
 test-debug: ## the suites on a kernel with lockdep, KASAN and kmemleak (SUITES= chooses)
 	@REELVM_KERNEL=$$(tools/debug-kernel.sh) && export REELVM_KERNEL && tools/reelvm suites $(SUITES)

@@ -8,6 +8,8 @@
 #	FS=ext4|xfs		the filesystem (ext4)
 #	TESTS="generic/001 ..."	these tests
 #	GROUP="quick ..."	the generic tests in these groups (quick)
+#	SUBJECTS="reelfs ..."	only on these of lower, overlayfs, reelfs; without the first
+#				and the last nothing is judged
 #	SHARD=K/N		the Kth part of N of them
 #	MINUTES=N		begin no more tests after so long
 #	LIMIT=SECONDS		what one test may take (900)
@@ -35,6 +37,7 @@ else
 fi
 
 set -- --fs "${FS:-ext4}" --module "$module" --lists "$REELFS_TOP/tests/xfstests"
+[ -z "${SUBJECTS:-}" ] || set -- "$@" --subjects "$SUBJECTS"
 [ -z "${SHARD:-}" ] || set -- "$@" --shard "$SHARD"
 [ -z "${MINUTES:-}" ] || set -- "$@" --minutes "$MINUTES"
 [ -z "${LIMIT:-}" ] || set -- "$@" --limit "$LIMIT"

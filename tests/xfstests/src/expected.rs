@@ -71,9 +71,13 @@ mod tests {
 
     #[test]
     fn entries_without_a_reason_are_refused() {
-        for wrong in ["* generic/001 fail", "* generic/001 pass why", "* generic/001 maybe why", "* generic/001",
-            "* generic/001 fail a\next4 generic/001 notrun b"]
-        {
+        for wrong in [
+            "* generic/001 fail",
+            "* generic/001 pass why",
+            "* generic/001 maybe why",
+            "* generic/001",
+            "* generic/001 fail a\next4 generic/001 notrun b",
+        ] {
             assert!(parse(wrong, "ext4").is_err(), "{wrong}");
         }
     }

@@ -4,7 +4,7 @@
 //! xfstests knows nothing of reelfs. It believes to test the lower filesystem, with that filesystem's devices, programs and
 //! features, and so it runs all that it would run there. What it calls `mount`, `umount` and `df` are links to this program,
 //! first in its `PATH` ([`stacked`]): where it mounts a device on one of its two directories, reelfs is mounted over
-//! that, with a daemon of its own ([`spooler`]), and both go with an `umount`. A few of its shell functions, those that shut a
+//! that, with a daemon of its own ([`spooler`]), and both go with an `umount`. Its `logger` is this program too ([`one`]). A few of its shell functions, those that shut a
 //! filesystem down above all, are replaced in the machine's copy (`tests/xfstests/hooks.sh`).
 
 pub mod judge;

@@ -79,8 +79,7 @@ mod tests {
     #[test]
     fn parts_are_a_partition() {
         let tests: Vec<String> = (0..17).map(|number| format!("generic/{number:03}")).collect();
-        let mut together: Vec<String> =
-            (1..=5).flat_map(|number| Shard { number, of: 5 }.of(tests.clone())).collect();
+        let mut together: Vec<String> = (1..=5).flat_map(|number| Shard { number, of: 5 }.of(tests.clone())).collect();
         together.sort();
         assert_eq!(together, tests);
         assert_eq!("2/5".parse::<Shard>().unwrap(), Shard { number: 2, of: 5 });
@@ -91,7 +90,10 @@ mod tests {
 
     #[test]
     fn groups_are_read_from_the_test() {
-        assert_eq!(groups_of("#! /bin/bash\n. ./common/preamble\n_begin_fstest auto quick rw\nx"), ["auto", "quick", "rw"]);
+        assert_eq!(
+            groups_of("#! /bin/bash\n. ./common/preamble\n_begin_fstest auto quick rw\nx"),
+            ["auto", "quick", "rw"]
+        );
         assert!(groups_of("# _begin_fstest quick\n").is_empty());
     }
 }

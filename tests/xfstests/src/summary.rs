@@ -39,8 +39,10 @@ pub fn summary(rows: &BTreeMap<String, Row>, expected: &List) -> Summary {
     let _ = writeln!(text, "{:<14} {:<10} {:<10} {:<10} seconds", "test", "lower", "overlayfs", "reelfs");
     for (test, row) in rows {
         let cell = |subject| row.get(&subject).map_or("-", |ended: &Ended| ended.outcome.name());
-        let seconds: Vec<_> =
-            Subject::ALL.iter().map(|subject| row.get(subject).map_or("-".to_owned(), |e| e.seconds.to_string())).collect();
+        let seconds: Vec<_> = Subject::ALL
+            .iter()
+            .map(|subject| row.get(subject).map_or("-".to_owned(), |e| e.seconds.to_string()))
+            .collect();
         let [lower, overlay, reelfs] = Subject::ALL.map(cell);
         let _ = writeln!(text, "{test:<14} {lower:<10} {overlay:<10} {reelfs:<10} {}", seconds.join("/"));
         for subject in Subject::ALL {
@@ -91,7 +93,8 @@ mod tests {
     use crate::expected;
 
     fn rows(list: &[(&str, Outcome, Outcome)]) -> BTreeMap<String, Row> {
-        let ended = |test: &str, outcome| Ended { test: test.to_owned(), outcome, seconds: 1, reason: "why".to_owned() };
+        let ended =
+            |test: &str, outcome| Ended { test: test.to_owned(), outcome, seconds: 1, reason: "why".to_owned() };
         let row = |test: &str, lower, reelfs| {
             Row::from([(Subject::Lower, ended(test, lower)), (Subject::Reelfs, ended(test, reelfs))])
         };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! `reelfs-xfstests`: runs xfstests in the test machine, and takes the place of `mount`, `umount` and `df` for it.
+//! `reelfs-xfstests`: runs xfstests in the test machine, and takes the place of `mount`, `umount`, `df` and
+//! `logger` for it.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -20,6 +21,13 @@ fn main() -> ExitCode {
     let own = arguments.next().unwrap_or_default();
     let name = Path::new(&own).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let words: Vec<OsString> = arguments.collect();
+    if name == "logger" {
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        return match one::logger(&words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     if TAKES_PLACE_OF.contains(&name.as_str()) {
         return stacked::main(&name, words);
     }
@@ -44,6 +52,8 @@ fn run(words: &[OsString]) -> Result<u8> {
     let subject = Subject::of(subject).with_context(|| format!("no subject '{subject}'"))?;
     let stage = Stage { subject, lower: lower.clone() };
     stage.set_up()?;
-    one::run_all(&stage, tests, Duration::from_secs(seconds.parse()?))?;
+    if one::run_all(&stage, tests, Duration::from_secs(seconds.parse()?))? {
+        stage.tear_down()?;
+    }
     Ok(0)
 }

@@ -65,8 +65,12 @@ fn of_root(stage: &Stage, name: &str, lower: &Path, judgement: &mut Judgement) -
     let (device, work) = (disk("restored")?, Path::new(TOP).join("restored"));
     mkfs(&stage.lower, &device)?;
     mount(&stage.lower, &device, &work, "discard")?;
-    let oracle =
-        Oracle { lower: lower.to_owned(), frozen: lower.to_owned(), notes: work.join("notes"), still: Default::default() };
+    let oracle = Oracle {
+        lower: lower.to_owned(),
+        frozen: lower.to_owned(),
+        notes: work.join("notes"),
+        still: Default::default(),
+    };
     let verdict = oracle.judge_end(&spool.media(), &work).map_err(|error| anyhow!("{error}"));
     run("umount", &[&work])?;
     let verdict = verdict?;

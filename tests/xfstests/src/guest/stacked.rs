@@ -21,8 +21,20 @@ use super::{run, spooler};
 const FAILURE: u8 = 32;
 /// What holds for a mount, not for a filesystem, and so for both.
 const FLAGS: [&str; 14] = [
-    "ro", "rw", "noatime", "atime", "relatime", "strictatime", "nodiratime", "diratime", "nosuid", "suid", "nodev", "dev",
-    "noexec", "exec",
+    "ro",
+    "rw",
+    "noatime",
+    "atime",
+    "relatime",
+    "strictatime",
+    "nodiratime",
+    "diratime",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
 ];
 /// Length of the ring of each mount: tests have little memory.
 const RING: &str = "ring=16m";
@@ -295,7 +307,8 @@ fn as_the_lower(line: &str, records: &[Record], lower: &str) -> String {
     let mut fields: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
     let record = records.iter().find(|record| {
         let directory = record.directory.to_string_lossy();
-        fields.first().is_some_and(|field| *field == directory) && fields.last().is_some_and(|field| *field == directory)
+        fields.first().is_some_and(|field| *field == directory)
+            && fields.last().is_some_and(|field| *field == directory)
     });
     let Some(record) = record else { return line.to_owned() };
     fields[0] = record.device.display().to_string();
@@ -340,11 +353,10 @@ mod tests {
         assert_eq!(plain.paths, [Path::new("/dev/vda"), Path::new("/mnt/scratch")]);
         assert!(!plain.other && !plain.is_remount());
         assert_eq!(plain.flags(), format!("noatime,ro,{RING}"));
-        assert_eq!(request("-text4 -oremount,ro /dev/vda"), Request {
-            options: vec!["remount".into(), "ro".into()],
-            paths: vec!["/dev/vda".into()],
-            other: false
-        });
+        assert_eq!(
+            request("-text4 -oremount,ro /dev/vda"),
+            Request { options: vec!["remount".into(), "ro".into()], paths: vec!["/dev/vda".into()], other: false }
+        );
         for other in ["--bind /a /b", "-o bind /a /b", "--make-private /a", "--move /a /b", "-a"] {
             assert!(request(other).other, "{other}");
         }
@@ -356,6 +368,9 @@ mod tests {
         let records = [record];
         let line = "/mnt/test      reelfs    1000    10   990   1% /mnt/test";
         assert_eq!(as_the_lower(line, &records, "xfs"), "/dev/vdb xfs 1000 10 990 1% /mnt/test");
-        assert_eq!(as_the_lower("/dev/vdc ext4 1 1 1 1% /mnt/other", &records, "xfs"), "/dev/vdc ext4 1 1 1 1% /mnt/other");
+        assert_eq!(
+            as_the_lower("/dev/vdc ext4 1 1 1 1% /mnt/other", &records, "xfs"),
+            "/dev/vdc ext4 1 1 1 1% /mnt/other"
+        );
     }
 }

@@ -26,7 +26,7 @@ pub const SYSTEM_PATH: &str = "/payload/bin:/usr/local/sbin:/usr/local/bin:/usr/
 /// The links to this program.
 const LINKS: &str = "/run/xfstests/bin";
 /// Names under which it takes another program's place.
-pub const TAKES_PLACE_OF: [&str; 3] = ["mount", "umount", "df"];
+pub const TAKES_PLACE_OF: [&str; 4] = ["mount", "umount", "df", "logger"];
 /// What the checkout's `common/rc` reads at its end.
 const HOOKS: &str = "/payload/hooks.sh";
 
@@ -81,15 +81,29 @@ pub fn keep_holes(device: &Path) -> Result<()> {
 }
 
 impl Stage {
+    /// What this machine was made ready for.
+    pub fn of_machine() -> Result<Self> {
+        let file = Path::new(TOP).join("subject");
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let subject = Subject::of(&text).with_context(|| format!("{}: {text}", file.display()))?;
+        Ok(Stage { subject, lower: lower()? })
+    }
+
     /// Makes the machine ready.
     pub fn set_up(&self) -> Result<()> {
         for directory in [TOP, LINKS, RESULTS, TEST_DIR, SCRATCH_MNT] {
             fs::create_dir_all(directory)?;
         }
         fs::write(Path::new(TOP).join("lower"), &self.lower)?;
+        fs::write(Path::new(TOP).join("subject"), self.subject.name())?;
         self.users()?;
         self.copy()?;
         self.configuration()?;
+        for name in TAKES_PLACE_OF {
+            if self.subject == Subject::Reelfs || name == "logger" {
+                symlink("/payload/bin/reelfs-xfstests", Path::new(LINKS).join(name))?;
+            }
+        }
         if self.subject == Subject::Reelfs {
             self.reelfs()?;
         }
@@ -119,8 +133,7 @@ impl Stage {
         for directory in [&upper, &work, Path::new(CHECKOUT)] {
             fs::create_dir_all(directory)?;
         }
-        let layers =
-            format!("lowerdir={},upperdir={},workdir={}", image.display(), upper.display(), work.display());
+        let layers = format!("lowerdir={},upperdir={},workdir={}", image.display(), upper.display(), work.display());
         run("mount", &["-t", "overlay", "-o", &layers, "overlay", CHECKOUT])?;
         if self.subject == Subject::Reelfs {
             let file = Path::new(CHECKOUT).join("common/rc");
@@ -152,9 +165,6 @@ impl Stage {
         run("insmod", &["/payload/reelfs.ko"])?;
         // mount(8) looks for helpers here and nowhere else.
         symlink("/payload/bin/mount.reelfs", "/usr/sbin/mount.reelfs")?;
-        for name in TAKES_PLACE_OF {
-            symlink("/payload/bin/reelfs-xfstests", Path::new(LINKS).join(name))?;
-        }
         for name in ["spool", "media"] {
             let device = disk(name)?;
             mkfs("ext4", &device)?;
@@ -164,11 +174,18 @@ impl Stage {
         Ok(())
     }
 
+    /// Takes away what [`Stage::set_up`] has made, which fails where something is still in use.
+    pub fn tear_down(&self) -> Result<()> {
+        let mut made = vec!["checkout", "image"];
+        if self.subject == Subject::Reelfs {
+            run("rmmod", &["reelfs"])?;
+            made.extend(["spool", "media"]);
+        }
+        made.iter().try_for_each(|name| run("umount", &[Path::new(TOP).join(name)]).map(drop))
+    }
+
     /// The `PATH` of the tests.
     pub fn path(&self) -> String {
-        match self.subject {
-            Subject::Reelfs => format!("{LINKS}:{SYSTEM_PATH}"),
-            _ => SYSTEM_PATH.to_owned(),
-        }
+        format!("{LINKS}:{SYSTEM_PATH}")
     }
 }

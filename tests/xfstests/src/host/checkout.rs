@@ -65,7 +65,8 @@ impl Checkout {
 
 /// Adds the name, length and time of every file, in order.
 fn walk(top: &Path, directory: &Path, hash: &mut blake3::Hasher) -> Result<()> {
-    let mut entries: Vec<_> = fs::read_dir(directory).with_context(|| directory.display().to_string())?.flatten().collect();
+    let mut entries: Vec<_> =
+        fs::read_dir(directory).with_context(|| directory.display().to_string())?.flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();

@@ -27,6 +27,8 @@ const PROGRAMS: [&str; 4] = ["reelfs-xfstests", "reeld", "reel", "mount.reelfs"]
 const BESIDE: Duration = Duration::from_secs(300);
 /// What a machine that cannot go on gets to end.
 const TO_END: Duration = Duration::from_secs(20);
+/// So many machines in a row may end without a result, as an emulator sometimes does while it boots.
+const ATTEMPTS: u32 = 3;
 /// Between two looks at what a machine does.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -65,11 +67,13 @@ impl Plan {
     pub fn run(&self, tests: &[String], results: &mut Results) -> Result<Vec<String>> {
         let mut kernel = Vec::new();
         let mut left: Vec<String> = tests.iter().filter(|test| results.of(test).is_none()).cloned().collect();
+        let mut in_vain = 0;
         while !left.is_empty() {
             let before = left.len();
             kernel.extend(self.boot(&left, results)?);
             left.retain(|test| results.of(test).is_none());
-            ensure!(left.len() < before, "the machine ended before it had run a test; its messages are above");
+            in_vain = if left.len() < before { 0 } else { in_vain + 1 };
+            ensure!(in_vain < ATTEMPTS, "machines end before they have run a test; their messages are above");
         }
         Ok(kernel)
     }
