@@ -97,6 +97,8 @@ impl Stage {
         fs::write(Path::new(TOP).join("lower"), &self.lower)?;
         fs::write(Path::new(TOP).join("subject"), self.subject.name())?;
         self.users()?;
+        // Tests of locks talk to themselves over it.
+        run("ip", &["link", "set", "lo", "up"])?;
         self.copy()?;
         self.configuration()?;
         for name in TAKES_PLACE_OF {
@@ -114,9 +116,12 @@ impl Stage {
     fn users(&self) -> Result<()> {
         let mut passwd = fs::File::options().append(true).open("/etc/passwd")?;
         let mut group = fs::File::options().append(true).open("/etc/group")?;
+        let mut shadow = fs::File::options().append(true).open("/etc/shadow")?;
         for (number, name) in [(1001, "fsgqa"), (1002, "123456-fsgqa"), (1003, "fsgqa2")] {
             writeln!(passwd, "{name}:x:{number}:{number}::/home/{name}:/bin/bash")?;
             writeln!(group, "{name}:x:{number}:")?;
+            // su(1) looks for whom it does not know here either.
+            writeln!(shadow, "{name}:*:20000:0:99999:7:::")?;
             let home = Path::new("/home").join(name);
             fs::create_dir_all(&home)?;
             std::os::unix::fs::chown(&home, Some(number), Some(number))?;
