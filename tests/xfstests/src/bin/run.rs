@@ -142,7 +142,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
     }
 
     let started = Instant::now();
-    let mut kernel = Vec::new();
     let in_time = || arguments.minutes.is_none_or(|minutes| started.elapsed() < Duration::from_secs(60 * minutes));
     for (number, some) in tests.chunks(AT_ONCE).enumerate() {
         if !in_time() {
@@ -152,14 +151,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
         println!("xfstests on {filesystem}: {done} of {} done, {} s", tests.len(), started.elapsed().as_secs());
         let wanted = |results: &Results| arguments.subjects.is_empty() || arguments.subjects.contains(&results.subject);
         for results in subjects.iter_mut().filter(|results| wanted(results)) {
-            kernel.extend(plan.run(some, results)?);
+            plan.run(some, results)?;
         }
     }
-    Ok(report(&tests, &skipped, &subjects, &expected, &kernel))
+    Ok(report(&tests, &skipped, &subjects, &expected))
 }
 
 /// Prints what came of it; whether it is good.
-fn report(tests: &[String], skipped: &[String], subjects: &[Results], expected: &List, kernel: &[String]) -> bool {
+fn report(tests: &[String], skipped: &[String], subjects: &[Results], expected: &List) -> bool {
     let mut rows = BTreeMap::new();
     for test in tests {
         let cells = subjects.iter().filter_map(|results| Some((results.subject, results.of(test)?.clone())));
@@ -183,8 +182,9 @@ fn report(tests: &[String], skipped: &[String], subjects: &[Results], expected: 
         println!("what tests on {} said that did not pass: {}", results.subject.name(), results.log().display());
     }
     let mut failed = summary.failed;
-    if !kernel.is_empty() {
-        println!("the kernel said, while reelfs was tested:\n  {}", kernel.join("\n  "));
+    let trouble: Vec<_> = subjects.iter().flat_map(Results::trouble).collect();
+    if !trouble.is_empty() {
+        println!("beside the tests, while reelfs was tested:\n  {}", trouble.join("\n  "));
         failed += 1;
     }
     println!("{} passed, {failed} failed", summary.passed);

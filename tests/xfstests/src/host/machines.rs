@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use reelvm::{Machine, Outcome as Ended, Setup};
+use reelvm::{Ending, Machine, Outcome as Ended, Setup};
 
 use super::results::Results;
 use crate::journal::{self, Line, Outcome, Subject};
@@ -63,42 +63,36 @@ impl Plan {
         Ok(text)
     }
 
-    /// Runs these tests and keeps the results; what the kernel said that it should not have.
-    pub fn run(&self, tests: &[String], results: &mut Results) -> Result<Vec<String>> {
-        let mut kernel = Vec::new();
+    /// Runs those of these tests that there is no result of, and keeps the results.
+    pub fn run(&self, tests: &[String], results: &mut Results) -> Result<()> {
         let mut left: Vec<String> = tests.iter().filter(|test| results.of(test).is_none()).cloned().collect();
         let mut in_vain = 0;
         while !left.is_empty() {
             let before = left.len();
-            kernel.extend(self.boot(&left, results)?);
+            self.boot(&left, results)?;
             left.retain(|test| results.of(test).is_none());
             in_vain = if left.len() < before { 0 } else { in_vain + 1 };
             ensure!(in_vain < ATTEMPTS, "machines end before they have run a test; their messages are above");
         }
-        Ok(kernel)
+        Ok(())
     }
 
     /// Boots a machine for these tests; it may not come to the end of them.
-    fn boot(&self, tests: &[String], results: &mut Results) -> Result<Vec<String>> {
+    fn boot(&self, tests: &[String], results: &mut Results) -> Result<()> {
         let subject = results.subject;
         let name = format!("xfstests-{}-{}", self.filesystem, subject.name());
         let directory = self.setup.directory(&format!("disks-{name}")).map_err(|error| anyhow::anyhow!("{error}"))?;
         let outcome = self.machine(&name, subject, tests, &directory, results);
-        let journal = directory.join("journal");
-        let lines = journal::parse(&fs::read_to_string(&journal).unwrap_or_default());
         let _ = fs::remove_dir_all(&directory);
         let outcome = outcome?;
         for problem in outcome.trouble.iter().chain(&outcome.left) {
             println!("[{name}: {problem}]");
         }
         let mut running = None;
-        for line in lines {
+        for line in results.take()? {
             match line {
                 Line::Begin(test) => running = Some(test),
-                Line::End(ended) => {
-                    running = None;
-                    results.add(ended)?;
-                }
+                Line::End(_) => running = None,
                 Line::Stop(why) => println!("[{name}: {why}; the rest goes to another machine]"),
             }
         }
@@ -109,12 +103,16 @@ impl Plan {
             results.add(journal::Ended { test, outcome: Outcome::Fail, seconds: 0, reason })?;
         } else if outcome.status != Some(0) {
             println!("[{name}: {}; see {}]", outcome.problems().join("; "), outcome.work.display());
+            if outcome.ending == Ending::Off && subject == Subject::Reelfs {
+                results
+                    .add_trouble(&["the machine could not be taken down; is the module still in use?".to_owned()])?;
+            }
         }
-        Ok(match subject {
-            Subject::Reelfs => outcome.kernel,
-            // What others' filesystems say is their affair.
-            Subject::Lower | Subject::Overlay => Vec::new(),
-        })
+        // What others' filesystems say is their affair.
+        if subject == Subject::Reelfs {
+            results.add_trouble(&outcome.kernel)?;
+        }
+        Ok(())
     }
 
     fn machine(
@@ -134,7 +132,7 @@ impl Plan {
             .timeout((self.limit + BESIDE).saturating_mul(count))
             .allow("xfstests")
             .file("hooks.sh", &self.hooks)
-            .port("journal", &directory.join("journal"))
+            .port("journal", &results.port())
             .port("log", &results.log());
         let run = || -> Result<Ended, reelvm::Error> {
             for (disk, size) in DISKS {
@@ -148,7 +146,7 @@ impl Plan {
                     machine = machine.program(&self.setup.programs.join(program));
                 }
             }
-            let mut watch = Watch::new(directory.join("journal"), self.limit);
+            let mut watch = Watch::new(results.port(), self.limit);
             let mut running = machine.start()?;
             while !running.ended()? {
                 if watch.is_over() {
