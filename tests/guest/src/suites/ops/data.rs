@@ -204,7 +204,7 @@ fn write_vectored(p: &Place) -> Check {
     let file = rw(p, "f")?;
     let parts: Vec<Vec<u8>> = (0..200).map(|part| pattern(1 + part * 13 % 6000, part as u64)).collect();
     let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    same!(rustix::io::pwritev(&file, &slices, 777)?, parts.iter().map(Vec::len).sum());
+    same!(rustix::io::pwritev(&file, &slices, 777)?, parts.iter().map(Vec::len).sum::<usize>());
     let mut wanted = vec![0; 777];
     wanted.extend(parts.concat());
     ensure!(fs::read(p.below("f"))? == wanted, "other bytes in the lower");
