@@ -35,8 +35,7 @@ pub fn mark(root: &Path) -> Result<Option<Mark>> {
 }
 
 fn name_of(stream: [u8; 16]) -> PathBuf {
-    let name: String = stream.iter().map(|byte| format!("{byte:02x}")).collect();
-    Path::new(TOP).join("streams").join(name)
+    Path::new(TOP).join("streams").join(hex::encode(stream))
 }
 
 /// The spool of a stream, if this machine has made it.
