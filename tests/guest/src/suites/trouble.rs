@@ -189,9 +189,8 @@ fn writeback(context: &Context, kind: &str) -> Check {
     for file in [&file, &other] {
         let result = file.sync_all();
         ensure!(result.as_ref().is_err_and(|error| error.raw_os_error() == Some(5)), "{result:?}, should be EIO");
-        // Told, and told again for what a second layer noted, but not for ever.
-        ensure!((0..3).any(|_| file.sync_all().is_ok()), "an error that does not end");
     }
+    // (As long as the device fails what it is asked to write, it fails to empty its cache, and each fsync says so.)
     device.repair()?;
     // What the disk does not have has to be written again, as on any filesystem.
     file.write_all_at(&pattern(1 << 20, 3), BAD.start - 5000)?;
