@@ -6,7 +6,7 @@ use super::{done, kind, mounted, mounted_on, shell};
 use crate::background::Background;
 use crate::check::{ensure, same, Check, Failure};
 use crate::dm::{self, Dm};
-use crate::machine::{run, wait_until, Frozen};
+use crate::machine::{run, wait_until, Frozen, Mounted};
 use crate::pattern::pattern;
 use crate::rig::{none, Rig};
 use crate::{worker, Context, TestResult};
@@ -244,7 +244,11 @@ pub fn lower_snapshot(context: &Context) -> TestResult {
     let device = snapshot.path();
     match kind()? {
         "ext4" => run("e2fsck", &["-fn".as_ref(), device.as_os_str()])?,
-        _ => run("xfs_repair", &["-n".as_ref(), device.as_os_str()])?,
+        _ => {
+            // Its log is replayed first: freezing leaves something in it.
+            Mounted::new("xfs", &device, &context.scratch.join("snapshot"), "nouuid")?.unmount()?;
+            run("xfs_repair", &["-n".as_ref(), device.as_os_str()])?
+        }
     };
     drop(snapshot);
     done(rig)?;
