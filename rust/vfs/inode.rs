@@ -311,7 +311,8 @@ impl<T: FileSystem> Inode<T> {
     pub(crate) fn try_lock(&self) -> Option<Locked<'_, T>> {
         // SAFETY: The inode is valid.
         let taken = unsafe { bindings::rvfs_inode_trylock(self.as_ptr()) };
-        taken.then_some(Locked { inode: self, owned: true, _nts: NotThreadSafe })
+        // Made only if it was taken: dropping a guard gives the lock back.
+        taken.then(|| Locked { inode: self, owned: true, _nts: NotThreadSafe })
     }
 
     /// The lock, where the VFS took it before it called us.

@@ -158,7 +158,7 @@ impl<T: FileSystem> SuperBlock<T> {
     /// Keeps the filesystem from being frozen as long as the result lives; `None` if it is frozen, or is to be. Never sleeps.
     pub(crate) fn try_keep_thawed(&self) -> Option<Thawed<'_, T>> {
         // SAFETY: The superblock is valid.
-        unsafe { bindings::rvfs_sb_try_start_write(self.as_ptr()) }.then_some(Thawed(self))
+        unsafe { bindings::rvfs_sb_try_start_write(self.as_ptr()) }.then(|| Thawed(self))
     }
 
     /// Has [`FileSystem::background`] run as soon as possible. Never sleeps.
