@@ -5,7 +5,7 @@
 use crate::background::Background;
 use crate::check::{ensure, same, Check, Failure};
 use crate::consumer::Tap;
-use crate::machine::{run, wait_until};
+use crate::machine::{run, wait_until, Frozen};
 use crate::pattern::pattern;
 use crate::rig::{Rig, Stage};
 use crate::{Suite, Test, TestResult};
@@ -15,7 +15,8 @@ use rustix::process::Signal;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
@@ -47,6 +48,7 @@ pub const SUITE: Suite = Suite {
         Test::new("a-capture-that-failed-is-tried-again", |_| failed()),
         Test::new("more-than-the-ring-holds", |_| larger_than_the_ring()),
         Test::new("a-frozen-lower-holds-stores-back", |_| frozen()),
+        Test::new("freezing-the-mount-under-stores", |_| frozen_under_stores()).limit(300),
     ],
     ..Suite::DEFAULT
 };
@@ -289,6 +291,38 @@ fn frozen() -> TestResult {
     run("fsfreeze", &["-u".as_ref(), lower.as_os_str()])?;
     waited?;
     drop(store.ends()?);
+    drop(file);
+    restored(rig)
+}
+
+/// What the clock captures keeps out of the way of a mount that is frozen, and of its being thawed.
+fn frozen_under_stores() -> TestResult {
+    let rig = with_daemon("freezing", "flush=1")?;
+    let (file, mapping) = mapped(&rig.mnt.join("file"), LENGTH)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let storing = Background::start("stores without pause", move || {
+        let mut round = 0u64;
+        while !stopped.load(Ordering::Relaxed) {
+            for page in 0..LENGTH / PAGE {
+                mapping.store(page * PAGE, &round.to_le_bytes());
+            }
+            round += 1;
+        }
+        mapping
+    });
+    for _ in 0..4 {
+        let mnt = rig.mnt.clone();
+        let freezing = Background::start("freezing the mount", move || Frozen::new(&mnt).map_err(Failure::of));
+        let frozen = freezing.ends()??;
+        // The clock strikes meanwhile.
+        std::thread::sleep(Duration::from_millis(2500));
+        let thawing = Background::start("thawing the mount", move || drop(frozen));
+        thawing.ends()?;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    stop.store(true, Ordering::Relaxed);
+    drop(storing.ends()?);
     drop(file);
     restored(rig)
 }

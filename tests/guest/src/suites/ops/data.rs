@@ -3,7 +3,7 @@
 //! Operations on what is in files.
 
 use super::place::{cases, Lower, Place};
-use crate::check::{ensure, same, Check};
+use crate::check::{ensure, same, Check, Failure};
 use crate::pattern::{aligned, pattern};
 use crate::worker;
 use crate::Test;
@@ -12,8 +12,10 @@ use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::{Resource, Rlimit};
 use std::fs::{self, File};
 use std::io::{IoSlice, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 pub const CASES: &[Test] = cases![data:
     "write" write,
@@ -31,6 +33,7 @@ pub const CASES: &[Test] = cases![data:
     "write-short-by-a-faulting-buffer" write_faulting,
     "write-short-by-a-limit" write_limited,
     "write-nowait" write_nowait,
+    "write-nowait-while-locked" write_nowait_locked,
     "write-nowait-while-frozen" write_nowait_frozen,
     "write-flags-refused" write_flags_refused,
     "write-flags-of-fcntl" set_flags,
@@ -282,7 +285,7 @@ fn write_nowait(p: &Place) -> Check {
     }
     // Into pages that are in memory and blocks that are allocated there is nothing to wait for, if the time of the
     // change is that of the one before: the lower would wait to set another.
-    let done = crate::machine::wait_until("a write without waiting", std::time::Duration::from_secs(20), || {
+    let done = crate::machine::wait_until("a write without waiting", Duration::from_secs(20), || {
         file.write_all_at(b"to set the time", 4000).is_ok() && write_now(&file, b"at once", 100) == Ok(7)
     });
     ensure!(done.is_ok(), "would always wait");
@@ -290,6 +293,41 @@ fn write_nowait(p: &Place) -> Check {
     // What has to be durable when it returns is waited for.
     let flags = NOWAIT | ReadWriteFlags::DSYNC;
     p.refused(&[Errno::AGAIN], || rustix::io::pwritev2(&file, &[IoSlice::new(b"now")], 0, flags))
+}
+
+/// What does not get the file's lock leaves it to who has it.
+fn write_nowait_locked(p: &Place) -> Check {
+    let file = rw(p, "f")?;
+    let long = pattern(1 << 20, 1);
+    file.write_all_at(&long, 0)?;
+    let stop = AtomicBool::new(false);
+    let refused = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                file.write_all_at(&long, 0)?;
+            }
+            std::io::Result::Ok(())
+        });
+        let until = Instant::now() + Duration::from_secs(30);
+        let mut refused = 0;
+        let mut odd = None;
+        while refused < 20 && odd.is_none() && Instant::now() < until && !writer.is_finished() {
+            match write_now(&file, b"now", 100) {
+                Err(Errno::AGAIN) => refused += 1,
+                Ok(3) | Err(Errno::OPNOTSUPP) => {}
+                other => odd = Some(other),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().map_err(|_| Failure::new("the writer panicked"))??;
+        ensure!(odd.is_none(), "{odd:?}");
+        Ok(refused)
+    })?;
+    // The lower has its own ways.
+    ensure!(refused > 0 || p.plain(), "never came while the file was locked");
+    file.write_all_at(b"afterwards", 4000)?;
+    file.sync_all()?;
+    Ok(fs::set_permissions(p.at("f"), fs::Permissions::from_mode(0o640))?)
 }
 
 fn write_nowait_frozen(p: &Place) -> Check {
@@ -303,12 +341,12 @@ fn write_nowait_frozen(p: &Place) -> Check {
     let stage = stage.parent().ok_or(Errno::NOENT)?;
     let freeze = |how: &str| Command::new("fsfreeze").arg(how).arg(stage).status();
     ensure!(freeze("-f")?.success(), "fsfreeze failed");
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let result = p.refused(&[Errno::AGAIN], || write_now(&file, b"now", 100));
     let took = started.elapsed();
     ensure!(freeze("-u")?.success(), "fsfreeze -u failed");
     result?;
-    ensure!(took < std::time::Duration::from_secs(20), "waited for {took:?}");
+    ensure!(took < Duration::from_secs(20), "waited for {took:?}");
     Ok(file.write_all_at(b"thawed", 100)?)
 }
 
