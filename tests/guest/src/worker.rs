@@ -7,6 +7,7 @@
 
 use crate::check::{ensure, Check, Failure};
 use crate::pattern::{pattern, Random};
+use reelfs_sys::memory::SharedMapping;
 use rustix::fs::{AtFlags, Mode, RenameFlags, Timespec, Timestamps, XattrFlags, CWD};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -39,6 +40,11 @@ pub fn append(path: &Path, number: u32, count: u32) -> Command {
 /// Appends to a file and syncs it, which may have to wait.
 pub fn append_and_sync(path: &Path) -> Command {
     worker("append-and-sync", path, 0, 1)
+}
+
+/// Stores into all pages of a file through a shared mapping, without pause, until it is killed.
+pub fn store(path: &Path) -> Command {
+    worker("store", path, 0, 0)
 }
 
 /// Writes to places in a file, cuts it and lets it grow.
@@ -86,6 +92,16 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
             let mut file = File::options().append(true).create(true).open(path)?;
             file.write_all(b"a line\n")?;
             Ok(file.sync_all()?)
+        }
+        Some("store") => {
+            const PAGE: usize = 4096;
+            let file = File::options().read(true).write(true).open(path)?;
+            let length = usize::try_from(file.metadata()?.len())?;
+            let mapping = SharedMapping::new(&file, 0, length, true)?;
+            for round in 0u64.. {
+                (0..length / PAGE).for_each(|page| mapping.store(page * PAGE, &round.to_le_bytes()));
+            }
+            Ok(())
         }
         Some("ledger") => crate::ledger::work(path, number),
         Some("scribble") => do_scribble(path, number, count, &mut random),

@@ -8,6 +8,7 @@ use crate::consumer::Tap;
 use crate::machine::{run, wait_until, Frozen};
 use crate::pattern::pattern;
 use crate::rig::{Rig, Stage};
+use crate::worker;
 use crate::{Suite, Test, TestResult};
 use reelfs_sys::memory::SharedMapping;
 use rustix::io::Errno;
@@ -15,8 +16,7 @@ use rustix::process::Signal;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
@@ -298,19 +298,10 @@ fn frozen() -> TestResult {
 /// What the clock captures keeps out of the way of a mount that is frozen, and of its being thawed.
 fn frozen_under_stores() -> TestResult {
     let rig = with_daemon("freezing", "flush=1")?;
-    let (file, mapping) = mapped(&rig.mnt.join("file"), LENGTH)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = stop.clone();
-    let storing = Background::start("stores without pause", move || {
-        let mut round = 0u64;
-        while !stopped.load(Ordering::Relaxed) {
-            for page in 0..LENGTH / PAGE {
-                mapping.store(page * PAGE, &round.to_le_bytes());
-            }
-            round += 1;
-        }
-        mapping
-    });
+    // In a process of its own: where a store waits for the thaw, the memory of its process is locked.
+    let path = rig.mnt.join("file");
+    std::fs::write(&path, pattern(LENGTH, 1))?;
+    let mut storing = worker::store(&path).spawn()?;
     for _ in 0..4 {
         let mnt = rig.mnt.clone();
         let freezing = Background::start("freezing the mount", move || Frozen::new(&mnt).map_err(Failure::of));
@@ -320,9 +311,9 @@ fn frozen_under_stores() -> TestResult {
         let thawing = Background::start("thawing the mount", move || drop(frozen));
         thawing.ends()?;
         std::thread::sleep(Duration::from_millis(300));
+        ensure!(storing.try_wait()?.is_none(), "the stores have ended");
     }
-    stop.store(true, Ordering::Relaxed);
-    drop(storing.ends()?);
-    drop(file);
+    storing.kill()?;
+    storing.wait()?;
     restored(rig)
 }

@@ -321,7 +321,7 @@ fn write_nowait_locked(p: &Place) -> Check {
         stop.store(true, Ordering::Relaxed);
         writer.join().map_err(|_| Failure::new("the writer panicked"))??;
         ensure!(odd.is_none(), "{odd:?}");
-        Ok(refused)
+        Check::Ok(refused)
     })?;
     // The lower has its own ways.
     ensure!(refused > 0 || p.plain(), "never came while the file was locked");
