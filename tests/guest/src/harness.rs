@@ -51,7 +51,7 @@ impl Test {
 pub enum Boot {
     /// When the suite has ended.
     ToEnd,
-    /// With a power cut at a random second between these two.
+    /// With a power cut at a random moment so many seconds after the first line that it writes to its ledger.
     Cut(u32, u32),
 }
 

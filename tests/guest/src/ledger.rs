@@ -8,7 +8,8 @@
 //!
 //! - `W worker step`: all steps up to this one have written their blocks;
 //! - `N worker step`: so have the changes of names;
-//! - `E worker step`: the worker has ended after this step, and nothing was done behind it.
+//! - `E worker step`: the worker has ended after this step, and nothing was done behind it;
+//! - `D worker rows`: the worker's database has committed this many rows.
 
 use crate::check::{ensure, same, Check, Failure};
 use crate::pattern::{pattern, Random};
@@ -85,15 +86,17 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts the workers in `dir`; `first` is the step they begin with.
-    pub fn start(dir: &Path) -> Check<Self> {
+    /// Starts the workers in `dir`. Those of another boot have other numbers: they go on from `first`, below which those of
+    /// the boots before are.
+    pub fn start(dir: &Path, first: u64) -> Check<Self> {
         let port = File::options().write(true).open(PORT)?;
         let stop = PathBuf::from("/run/stage/stop");
         let _ = fs::remove_file(&stop);
         let mut children = Vec::new();
-        for worker in 0..WORKERS {
+        let kinds = (0..WORKERS).map(|worker| ("ledger", first + worker));
+        for (kind, worker) in kinds.chain([("ledger-database", first)]) {
             let mut command = Command::new("/proc/self/exe");
-            command.arg("worker").arg("ledger").arg(dir).args([worker.to_string(), "0".to_owned()]);
+            command.arg("worker").arg(kind).arg(dir).args([worker.to_string(), "0".to_owned()]);
             children.push(command.stdin(Stdio::null()).stdout(port.try_clone()?).spawn()?);
         }
         Ok(Load { children, stop })
@@ -172,9 +175,32 @@ pub fn work(dir: &Path, worker: u64) -> Check {
     }
 }
 
+/// What a worker with a database does: a transaction for each row. Its standard output is the ledger.
+pub fn work_on_database(dir: &Path, worker: u64) -> Check {
+    let path = database(dir, worker);
+    sql(&path, "PRAGMA journal_mode = DELETE; CREATE TABLE t (n INTEGER PRIMARY KEY, x BLOB);")?;
+    let mut row = 0;
+    while !Path::new("/run/stage/stop").exists() {
+        row += 1;
+        let size = 50 + row * 37 % 5000;
+        sql(&path, &format!("PRAGMA synchronous = EXTRA; INSERT INTO t VALUES ({row}, zeroblob({size}));"))?;
+        std::io::stdout().write_all(format!("D {worker} {row}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn database(dir: &Path, worker: u64) -> PathBuf {
+    dir.join(format!("database-{worker}"))
+}
+
+fn sql(path: &Path, text: &str) -> Check<String> {
+    crate::machine::run("sqlite3", &["-bail".as_ref(), path.as_os_str(), text.as_ref()]).map_err(Failure::of)
+}
+
 /// What the ledger says about one worker.
 #[derive(Default)]
 struct Entry {
+    rows: Option<u64>,
     written: Option<u64>,
     named: Option<u64>,
     ended: Option<u64>,
@@ -198,16 +224,41 @@ pub fn judge(dir: &Path) -> Check<u64> {
             "W" => entry.written = Some(step),
             "N" => entry.named = Some(step),
             "E" => entry.ended = Some(step),
+            "D" => entry.rows = Some(step),
             _ => return Err(Failure::new(format!("ledger: {line:?}"))),
         }
         lines += 1;
     }
-    same!(entries.len() as u64, WORKERS);
+    ensure!(!entries.is_empty(), "the ledger is empty");
     for (worker, entry) in entries {
         judge_blocks(dir, worker, &entry)?;
         judge_names(dir, worker, &entry)?;
+        judge_database(dir, worker, &entry)?;
     }
     Ok(lines)
+}
+
+/// The database opens, is whole, and has all that was committed. Looked at in a copy: opening it may change it.
+fn judge_database(dir: &Path, worker: u64, entry: &Entry) -> Check {
+    let Some(rows) = entry.rows else { return Ok(()) };
+    let copy = Path::new("/run/stage/judged");
+    let _ = fs::remove_dir_all(copy);
+    fs::create_dir(copy)?;
+    let from = database(dir, worker);
+    let journal = PathBuf::from(format!("{}-journal", from.display()));
+    fs::copy(&from, database(copy, worker))?;
+    if journal.exists() {
+        fs::copy(&journal, copy.join(journal.file_name().unwrap_or_default()))?;
+    }
+    let said = sql(&database(copy, worker), "PRAGMA integrity_check; SELECT count(*), max(n) FROM t;")?;
+    let mut words = said.split(['\n', '|']);
+    same!(words.next(), Some("ok"));
+    let (count, last): (u64, u64) = match (words.next(), words.next()) {
+        (Some(count), Some(last)) => (count.parse()?, last.parse()?),
+        _ => return Err(Failure::new(format!("worker {worker}: the database says {said:?}"))),
+    };
+    ensure!(count == last && count >= rows, "worker {worker}: {count} rows up to {last}; {rows} were committed");
+    Ok(fs::remove_dir_all(copy)?)
 }
 
 fn judge_blocks(dir: &Path, worker: u64, entry: &Entry) -> Check {

@@ -10,6 +10,7 @@ mod kill;
 mod media;
 mod mmap;
 pub mod ops;
+mod powercut;
 mod ring;
 mod smoke;
 mod stress;
@@ -51,6 +52,8 @@ pub const ALL: &[Suite] = &[
     stress::BTRFS,
     kill::RANDOM,
     kill::FAILPOINTS,
+    powercut::EXT4,
+    powercut::XFS,
     third_party::POSIX_EXT4,
     third_party::POSIX_XFS,
     third_party::WORK_EXT4,

@@ -104,6 +104,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> Check {
             Ok(())
         }
         Some("ledger") => crate::ledger::work(path, number),
+        Some("ledger-database") => crate::ledger::work_on_database(path, number),
         Some("scribble") => do_scribble(path, number, count, &mut random),
         Some("fiddle") => do_fiddle(path, count, &mut random),
         Some("shuffle") => {

@@ -322,8 +322,13 @@ impl Running {
 
     /// Lets the machine run for a while; returns early if it ends.
     pub fn run_for(&mut self, time: Duration) -> Result<(), Error> {
-        let until = Instant::now() + time;
-        while Instant::now() < until && !self.ended()? {
+        self.run_until(time, || false)
+    }
+
+    /// Lets the machine run until something is so, for this time at the most; returns early if it ends.
+    pub fn run_until(&mut self, limit: Duration, is_so: impl Fn() -> bool) -> Result<(), Error> {
+        let until = Instant::now() + limit;
+        while !is_so() && Instant::now() < until && !self.ended()? {
             self.follow()?;
             std::thread::sleep(POLL.min(until.saturating_duration_since(Instant::now())));
         }

@@ -63,7 +63,7 @@ fn set_up(context: &Context) -> TestResult {
     if context.boot == 0 {
         rig.mount("ring=4m")?;
         rig.start_daemon()?;
-        load = Some(Load::start(&rig.mnt)?);
+        load = Some(Load::start(&rig.mnt, 0)?);
     }
     *RIG.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some((rig, load));
     Ok(())

@@ -3,7 +3,7 @@
 //!
 //! The suites describe themselves: `reelfs-guest --list` prints a line for each with
 //! name, seconds, memory in MiB, disks (`NAME:MIB,...`), boots (`end` or `cut:MIN-MAX`, in
-//! seconds, separated by commas) and `always`, `long` or `on-demand`, with tabs in between. Those on
+//! seconds behind the first line of the ledger, separated by commas) and `always`, `long` or `on-demand`, with tabs in between. Those on
 //! demand run when they are named, the others also when none is; the long ones not in the
 //! short form, unless they are named. A suite with several boots keeps its disks from one to the next, finds the number of the boot in
 //! `REELVM_BOOT`, and from the second on what it wrote to the port `ledger` in
@@ -23,7 +23,7 @@ const PROGRAM: &str = "reelfs-guest";
 #[derive(Clone, Copy)]
 enum Boot {
     ToEnd,
-    /// Power is cut at a random moment between these.
+    /// Power is cut at a random moment between these, counted from when the machine first writes to its ledger.
     CutBetween(Duration, Duration),
 }
 
@@ -194,10 +194,21 @@ fn run_suite(
             Boot::ToEnd => machine.run()?,
             Boot::CutBetween(from, to) => {
                 let time = from + (to.saturating_sub(from)).mul_f64(random());
+                let length = || std::fs::metadata(&ledger).map_or(0, |data| data.len());
+                let before = length();
                 let mut running = machine.start()?;
+                running.run_until(suite.timeout * slowness, || length() > before)?;
                 running.run_for(time)?;
-                println!("[{}: power cut after {:.1} s]", suite.name, time.as_secs_f64());
-                running.cut_power()?
+                if running.ended()? {
+                    running.wait()?
+                } else {
+                    println!(
+                        "[{}: power cut {:.1} s after the first line of its ledger]",
+                        suite.name,
+                        time.as_secs_f64()
+                    );
+                    running.cut_power()?
+                }
             }
         };
         count(&outcome, total);

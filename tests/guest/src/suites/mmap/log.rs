@@ -253,6 +253,9 @@ fn failed() -> TestResult {
     same!(error, Some(Errno::IO.raw_os_error()));
     let error = mapping.sync(0..LENGTH).err().and_then(|error| error.raw_os_error());
     same!(error, Some(Errno::IO.raw_os_error()));
+    // This one has taken the note when it finds that there is no room.
+    let error = file.set_len(LENGTH as u64 / 2).err().and_then(|error| error.raw_os_error());
+    same!(error, Some(Errno::IO.raw_os_error()));
     rig.start_daemon()?;
     let before = rig.records()?;
     mapping.sync(0..LENGTH)?;
