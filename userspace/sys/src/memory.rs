@@ -74,6 +74,34 @@ impl SharedMapping {
         Ok(Self { base, length })
     }
 
+    /// The same, writable, at an address that is a multiple of `alignment`, so that large pages fit.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap(2)`.
+    pub fn aligned(file: impl AsFd, offset: u64, length: usize, alignment: usize) -> io::Result<Self> {
+        let room = length.checked_add(alignment).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: A new mapping at an address of the kernel's choice touches no existing memory.
+        let found =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let skipped = (found as usize).next_multiple_of(alignment) - found as usize;
+        // SAFETY: Less than `alignment` is skipped, so this is inside.
+        let place = unsafe { found.byte_add(skipped) };
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: It takes the place of a part of what has just been mapped, which nobody else knows.
+        let base = unsafe { rustix::mm::mmap(place, length, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset) }?;
+        // SAFETY: As above; the end of what was mapped at first.
+        let rest = unsafe { place.byte_add(length) };
+        for (start, length) in [(found, skipped), (rest, alignment - skipped)] {
+            if length > 0 {
+                // SAFETY: As above, and this is not what is kept.
+                unsafe { rustix::mm::munmap(start, length) }?;
+            }
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { base, length })
+    }
+
     /// The length in bytes.
     #[allow(clippy::len_without_is_empty)] // There are no empty mappings.
     pub fn len(&self) -> usize {

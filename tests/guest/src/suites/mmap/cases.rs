@@ -90,7 +90,8 @@ fn whole_folio(p: &Place) -> Check {
     const LENGTH: usize = 4 << 20;
     let file = filled(p, "f", LENGTH)?;
     file.sync_all()?;
-    let mapping = map(&file, LENGTH)?;
+    // One entry of the page tables for all of a folio, where that is large enough.
+    let mapping = SharedMapping::aligned(&file, 0, LENGTH, 2 << 20)?;
     let _ = mapping.advise(0..LENGTH, Advice::HugePage);
     for place in (0..LENGTH).step_by(64 << 10) {
         mapping.store(place, b"first");
