@@ -34,7 +34,7 @@ reel-static: ## build reel, statically linked, for rescue systems
 
 # --- Tests
 
-.PHONY: test check unit fuzz vm-test stress third-party xfstests test-debug mutants
+.PHONY: test check unit fuzz vm-test stress powercut third-party xfstests test-debug mutants
 test: ## every test: check, unit, vm-test (the short form with CI=true)
 	@tools/test.sh check unit vm-test
 
@@ -52,6 +52,9 @@ vm-test: ## the suites on the stock kernel (SUITES= chooses)
 
 stress: ## everything at random, and every noted moment of it restored and compared
 	@tools/reelvm suites $(or $(SUITES),stress-ext4 stress-xfs stress-btrfs)
+
+powercut: ## the power cut at random under load, again and again (N= cuts; FS=ext4 or xfs)
+	@tools/powercut.sh $(or $(N),100)
 
 third-party: ## suites and programs of others on a mount: pjdfstest, fsx, databases, git, stress-ng
 	@tools/reelvm suites $(or $(SUITES),pjdfstest-ext4 pjdfstest-xfs programs-ext4 programs-xfs)

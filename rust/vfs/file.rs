@@ -341,11 +341,7 @@ impl<'a, T: FileSystem> Kiocb<'a, T> {
     pub(crate) fn read_lower(&mut self, to: &mut IovIterDest<'_>) -> Result<usize> {
         let lower = self.file().lower();
         // SAFETY: All are valid; a request that is queued holds the files.
-        bytes(unsafe {
-            let mut ctx =
-                bindings::backing_file_ctx { cred: (*lower.as_ptr()).f_cred, accessed: None, end_write: None };
-            bindings::backing_file_read_iter(lower.as_ptr(), to.as_raw(), self.ptr, (*self.ptr).ki_flags, &mut ctx)
-        })
+        bytes(unsafe { bindings::rvfs_read_iter(self.ptr, lower.as_ptr(), to.as_raw()) })
     }
 }
 

@@ -422,6 +422,29 @@ ssize_t rvfs_splice_from_pipe(struct pipe_inode_info *pipe, size_t len, unsigned
 	return ret;
 }
 
+/*
+ * A caller who waits has the function of the file below called right away: for ours the VFS has asked for permission and
+ * told who watches already. Through fs/backing-file.c it would do so again.
+ */
+ssize_t rvfs_read_iter(struct kiocb *iocb, struct file *lower, struct iov_iter *to)
+{
+	struct backing_file_ctx ctx = { .cred = lower->f_cred };
+	struct kiocb own;
+	ssize_t ret;
+
+	if (!is_sync_kiocb(iocb))
+		return backing_file_read_iter(lower, to, iocb, iocb->ki_flags, &ctx);
+	if (!iov_iter_count(to))
+		return 0;
+	if (iocb->ki_flags & IOCB_DIRECT && !(lower->f_mode & FMODE_CAN_ODIRECT))
+		return -EINVAL;
+	kiocb_clone(&own, iocb, lower);
+	scoped_with_creds(ctx.cred)
+		ret = lower->f_op->read_iter(&own, to);
+	iocb->ki_pos = own.ki_pos;
+	return ret;
+}
+
 ssize_t rvfs_splice_read(struct file *file, struct file *lower, loff_t *ppos,
 			 struct pipe_inode_info *pipe, size_t len, unsigned int flags)
 {

@@ -95,6 +95,7 @@ int rvfs_fsync_needed(const struct kiocb *iocb);
 ssize_t rvfs_splice_from_pipe(struct pipe_inode_info *pipe, size_t len, unsigned int flags,
 			      loff_t pos, void *data,
 			      int (*actor)(void *data, const void *from, size_t len));
+ssize_t rvfs_read_iter(struct kiocb *iocb, struct file *lower, struct iov_iter *to);
 ssize_t rvfs_splice_read(struct file *file, struct file *lower, loff_t *ppos,
 			 struct pipe_inode_info *pipe, size_t len, unsigned int flags);
 struct dentry *rvfs_file_dentry(const struct file *file);
