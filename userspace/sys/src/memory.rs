@@ -81,9 +81,9 @@ impl SharedMapping {
     /// Those of `mmap(2)`.
     pub fn aligned(file: impl AsFd, offset: u64, length: usize, alignment: usize) -> io::Result<Self> {
         let room = length.checked_add(alignment).ok_or(io::ErrorKind::InvalidInput)?;
+        let reserved = (ProtFlags::empty(), MapFlags::PRIVATE);
         // SAFETY: A new mapping at an address of the kernel's choice touches no existing memory.
-        let found =
-            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let found = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), room, reserved.0, reserved.1) }?;
         let skipped = (found as usize).next_multiple_of(alignment) - found as usize;
         // SAFETY: Less than `alignment` is skipped, so this is inside.
         let place = unsafe { found.byte_add(skipped) };
