@@ -85,12 +85,6 @@ impl XattrBuffer {
         Ok(())
     }
 
-    /// Removes all.
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.count = 0;
-    }
-
     /// The entries.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes

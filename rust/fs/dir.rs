@@ -80,7 +80,7 @@ impl InodeOperations for Directory {
             let dir = dir.lock_killable()?;
             let xattrs_max = inherited_max(&dir)?;
             let need = capture::create_max(&[], &[], xattrs_max);
-            let collector = Collector::new(xattrs_max)?;
+            let collector = Collector::new(xattrs_max);
             if let Some(room) = log.try_reserve::<CreateBody>(need, 0)? {
                 break (room, collector, dir);
             }
@@ -133,7 +133,7 @@ impl InodeOperations for Directory {
         let other = new.inode();
         let sb = old_dir.superblock();
         let inherited = if mode.leaves_whiteout() { Some(inherited_max(old_dir)?) } else { None };
-        let collector = Collector::new(inherited.unwrap_or(0))?;
+        let collector = Collector::new(inherited.unwrap_or(0));
         let need = capture::rename_max(old.name(), new.name(), inherited);
         let room = sb.data().log().reserve::<RenameBody>(need, 0)?;
         let access = sb.lower().want_write()?;
@@ -191,7 +191,7 @@ fn make(
 ) -> Result {
     let sb = dir.superblock();
     let xattrs_max = inherited_max(dir)?;
-    let collector = Collector::new(xattrs_max)?;
+    let collector = Collector::new(xattrs_max);
     let room = sb.data().log().reserve::<CreateBody>(capture::create_max(name.name(), target, xattrs_max), 0)?;
     let access = sb.lower().want_write()?;
     let new = Creating::start(&access, name.parent().lower(), name.lower())?;

@@ -117,7 +117,7 @@ impl Lower for Tree {
     fn root(&self) -> Result<Root> {
         let root = self.lower.root();
         let inode = root.inode().ok_or(ENOENT)?;
-        let (xattrs, xattrs_count) = Collector::new(ROOT_XATTRS_MAX)?.collect(root)?.into_parts();
+        let (xattrs, xattrs_count) = Collector::new(ROOT_XATTRS_MAX).collect(root)?.into_parts();
         let sb = self.lower.superblock();
         Ok(Root {
             identity: identity(inode)?,

@@ -100,33 +100,33 @@ pub(super) fn list(dentry: &Dentry<ReelFs>, out: &mut [u8]) -> Result<usize> {
 
 /// All extended attributes of an object, collected for a record.
 ///
-/// The memory is taken beforehand, so that nothing can fail once the object is there.
+/// Most new objects have none, and memory taken for each beforehand would cost as much as a fortieth of making a file. So
+/// it is taken when it is known that there are some, and insisted on.
 pub(super) struct Collector {
-    found: XattrBuffer,
-    names: KVVec<u8>,
-    value: KVVec<u8>,
+    capacity: usize,
 }
 
 impl Collector {
-    /// Prepares for `capacity` bytes of entries.
-    pub(super) fn new(capacity: usize) -> Result<Self> {
-        Ok(Self { found: XattrBuffer::new(capacity)?, names: zeros(capacity)?, value: zeros(capacity)? })
+    /// For up to `capacity` bytes of entries.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity }
     }
 
-    /// Collects. [`E2BIG`] or [`ERANGE`] if there is more than was prepared for. Sleeps.
-    pub(super) fn collect(mut self, object: &LowerDentry) -> Result<XattrBuffer> {
-        insist(|| self.fill(object))?;
-        Ok(self.found)
+    /// Collects. [`E2BIG`] or [`ERANGE`] if there is more than that. Sleeps.
+    pub(super) fn collect(&self, object: &LowerDentry) -> Result<XattrBuffer> {
+        match object.list_xattrs(&mut []) {
+            Ok(0) => XattrBuffer::new(0),
+            Err(e) if e == eopnotsupp() => XattrBuffer::new(0),
+            Ok(_) => insist(|| self.fill(object)),
+            Err(e) => Err(e),
+        }
     }
 
-    fn fill(&mut self, object: &LowerDentry) -> Result {
-        self.found.clear();
-        let len = match object.list_xattrs(&mut self.names) {
-            Ok(len) => len,
-            Err(e) if e == eopnotsupp() => 0,
-            Err(e) => return Err(e),
-        };
-        let names = self.names.get(..len).unwrap_or(&[]);
+    fn fill(&self, object: &LowerDentry) -> Result<XattrBuffer> {
+        let part = self.capacity;
+        let (mut found, mut names, mut value) = (XattrBuffer::new(self.capacity)?, zeros(part)?, zeros(part)?);
+        let len = object.list_xattrs(&mut names)?;
+        let names = names.get(..len).unwrap_or(&[]);
         for name in names.split_inclusive(|c| *c == 0) {
             let name = CStr::from_bytes_with_nul(name).map_err(|_| EINVAL)?;
             if is_hidden(name.to_bytes()) {
@@ -145,12 +145,12 @@ impl Collector {
                     }
                 }
                 None => {
-                    let len = object.get_xattr(name, &mut self.value)?;
-                    self.value.get(..len).unwrap_or(&[])
+                    let len = object.get_xattr(name, &mut value)?;
+                    value.get(..len).unwrap_or(&[])
                 }
             };
-            self.found.add(name.to_bytes(), value)?;
+            found.add(name.to_bytes(), value)?;
         }
-        Ok(())
+        Ok(found)
     }
 }
