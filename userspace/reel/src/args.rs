@@ -39,6 +39,8 @@ pub enum Command {
     Dump(Dump),
     /// Label a volume, so that it can be written
     Label(Label),
+    /// Say how much a checkpoint of a directory is, and how long reading it takes
+    Estimate(Estimate),
     /// Ask running daemons how they are
     Status(Status),
 }
@@ -237,6 +239,26 @@ pub struct Label {
     /// A tape drive, or a directory in which to make a volume file
     #[arg(value_name = "DEVICE|DIR")]
     pub medium: PathBuf,
+}
+
+/// Arguments of `reel estimate`.
+#[derive(Debug, Args)]
+pub struct Estimate {
+    /// Read files for so many seconds to measure how fast they can be read
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// The directory that is to be protected
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// Arguments of `reel status`.

@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod dump;
+pub mod estimate;
 pub mod feed;
 pub mod label;
 pub mod outcome;
