@@ -715,6 +715,11 @@ impl Namespace {
                 object.xattrs.insert(name.into(), value.into());
                 Ok(Change::None)
             }
+            Event::ObjectState { .. }
+            | Event::ObjectData { .. }
+            | Event::DirectoryState { .. }
+            | Event::CheckpointBegin { .. }
+            | Event::CheckpointEnd { .. } => Err(Problem::Unsupported("a checkpoint")),
             Event::RemoveXattr { body, name } => {
                 let id = self.known(&object)?;
                 self.set_attr(lsn, id, &body.attr)?;
