@@ -359,7 +359,7 @@ pub const IOC_UNNAMED: u32 = iowr(0x18, size_of::<Unnamed>());
 
 const _: () = {
     assert!(size_of::<Checkpoint>() == 72);
-    assert!(size_of::<State>() == 104);
+    assert!(size_of::<State>() == 96);
     assert!(size_of::<Unnamed>() == 1064);
     assert!(size_of::<Attach>() == 120);
     assert!(size_of::<Acknowledge>() == 8);
