@@ -258,7 +258,14 @@ pub fn volume() -> Vec<u8> {
         volume.extend(block(number, BlockKind::Data, range, first, part));
     }
     let end = (log.lsn, log.lsn);
-    let body = SegmentEnd { segment: U64::ZERO, reserved: U64::ZERO, hash: [0x11; 32], chain: [0x22; 32] };
+    let body = SegmentEnd {
+        segment: U64::ZERO,
+        reserved: U64::ZERO,
+        hash: [0x11; 32],
+        chain: [0x22; 32],
+        checkpoint_begin: U64::new(0x1000),
+        checkpoint_end: U64::new(0x2000),
+    };
     volume.extend(block(number + 1, BlockKind::SegmentEnd, end, NO_RECORD, body.as_bytes()));
     let body = Trailer {
         last_lsn: U64::new(log.lsn),

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
+mod media;
 mod model;
 mod rules;
 mod walk;

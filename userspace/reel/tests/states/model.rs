@@ -326,6 +326,16 @@ impl Model {
         self.push(RecordType::Write, number, &body, &Payload::of(&bytes));
     }
 
+    /// Writes so much that a segment is soon full.
+    pub fn big_write(&mut self, file: u32, seed: u32) {
+        let Some(number) = self.file(file) else { return };
+        let bytes = vec![seed as u8 | 1; 600_000];
+        self.touch(number);
+        store(&mut self.object(number).data, 0, &bytes);
+        let body = WriteBody { offset: 0.into(), attr: self.attr(number) };
+        self.push(RecordType::Write, number, &body, &Payload::of(&bytes));
+    }
+
     fn truncate(&mut self, file: u32, size: u64) {
         let Some(number) = self.file(file) else { return };
         self.object(number).data.resize(size as usize, 0);
