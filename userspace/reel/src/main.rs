@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => reel::verify::run(args),
         Command::Dump(args) => reel::dump::run(args),
         Command::Label(args) => reel::label::run(args),
+        Command::Checkpoint(args) => reel::checkpoint::run(args),
         Command::Status(args) => reel::status::run(args),
     };
     match result {
