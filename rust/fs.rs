@@ -42,7 +42,8 @@ mod write;
 mod xattr;
 
 use crate::vfs::{
-    chardev::SuperblockId, Door, FileSystem, Inode, InodeCache, LowerInode, MountContext, OwnedPath, PrivateMount, SuperBlock,
+    chardev::SuperblockId, Door, FileSystem, Inode, InodeCache, LowerInode, MountContext, OwnedPath, PrivateMount,
+    SuperBlock,
 };
 use kernel::{prelude::*, seq_file::SeqFile, sync::Arc};
 

@@ -15,8 +15,8 @@ use super::{
 use crate::capture::{Config, Log, Lower, Root};
 use crate::format::mark::{MARK_LEN, MARK_XATTR};
 use crate::vfs::{
-    chardev::SuperblockId, enodata, eopnotsupp, Claim, Door, FileSystem, MountContext, OwnedPath, PrivateMount, SetMode,
-    SuperBlock,
+    chardev::SuperblockId, enodata, eopnotsupp, Claim, Door, FileSystem, MountContext, OwnedPath, PrivateMount,
+    SetMode, SuperBlock,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
 use kernel::{prelude::*, seq_file::SeqFile, seq_print, str::CString, sync::Arc};
@@ -218,10 +218,8 @@ fn check_mark(ctx: &MountContext<'_, ReelFs>, tree: &Tree) -> Result {
     match tree.read_mark(&mut mark) {
         // A mark that is not one is the consumer's to judge.
         Ok(_) | Err(ERANGE) => Ok(()),
-        Err(e) if e == eopnotsupp() => Err(ctx.refuse(
-            e,
-            fmt!("the filesystem has no extended attributes, by which a tree and its log know each other"),
-        )),
+        Err(e) if e == eopnotsupp() => Err(ctx
+            .refuse(e, fmt!("the filesystem has no extended attributes, by which a tree and its log know each other"))),
         Err(e) => Err(ctx.refuse(e, fmt!("the mark on the directory cannot be read"))),
     }
 }

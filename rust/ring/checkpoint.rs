@@ -18,9 +18,7 @@ use super::log::{Log, Phase, State};
 use super::room::Room;
 use super::wait::{Admission, Verdict};
 use crate::format::record::{Body, CheckpointBeginBody, CheckpointEndBody, Lsn, RecordType, RECORD_ALIGN};
-use crate::format::uapi::{
-    Checkpoint, State as Request, Unnamed, CHECKPOINT_BEGIN, CHECKPOINT_END, CHECKPOINT_STOP,
-};
+use crate::format::uapi::{Checkpoint, State as Request, Unnamed, CHECKPOINT_BEGIN, CHECKPOINT_END, CHECKPOINT_STOP};
 
 /// What a log asks of the objects whose changes it has. All of it may sleep.
 ///
@@ -178,11 +176,7 @@ impl Log {
     }
 
     /// [`Log::try_reserve`] for a record of this checkpoint: the room is in the ring. Errors as above.
-    pub(crate) fn try_reserve_for<B: Body>(
-        &self,
-        checkpoint: Lsn,
-        payload_max: usize,
-    ) -> Result<Option<Room<'_, B>>> {
+    pub(crate) fn try_reserve_for<B: Body>(&self, checkpoint: Lsn, payload_max: usize) -> Result<Option<Room<'_, B>>> {
         self.state.lock().takes_states_of(checkpoint)?;
         match self.try_reserve(payload_max, RECORD_ALIGN) {
             // A gap began just now.

@@ -14,8 +14,8 @@ use kernel::sync::{new_mutex, new_spinlock, Arc, Mutex, SpinLock};
 use kernel::time::{Instant, Monotonic};
 
 use super::attach::Consumer;
-use super::checkpoint::Objects;
 use super::book::{Book, Kept, Line, Need, Slot, Taken};
+use super::checkpoint::Objects;
 use super::gap::{Gaps, Spell};
 use super::memory::{Memory, QueueMemory};
 use super::room::Room;
