@@ -171,7 +171,8 @@ void rvfs_each_unnamed(struct super_block *sb, void *data,
 		struct inode *lower;
 
 		spin_lock(&inode->i_lock);
-		if (inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE)) {
+		/* A bad one is one that was never completed. */
+		if ((inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE)) || is_bad_inode(inode)) {
 			spin_unlock(&inode->i_lock);
 			continue;
 		}
