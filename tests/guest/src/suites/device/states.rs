@@ -195,7 +195,8 @@ pub fn contents_with_holes(context: &Context) -> Outcome {
         let hole = identity(&stage.lower().join("hole"))?;
         let mut object = telling.state(&hole)?;
         telling.contents(&hole, &mut object)?;
-        assert_eq!((object.holes, object.contents.len(), object.calls), (vec![0..12_345], 12_345, 1), "{kind}");
+        let (first, count) = (object.holes.first().cloned(), object.holes.len());
+        assert_eq!((first, count, object.contents.len(), object.calls), (Some(0..12_345), 1, 12_345, 1), "{kind}");
         let told = telling.call(telling.request(TELL_DATA, &sparse))?.0;
         assert_eq!(told.flags, 0, "{kind}: all at once");
         File::options().write(true).open(stage.path("sparse"))?.set_len(100)?;
