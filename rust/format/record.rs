@@ -547,15 +547,15 @@ bodies! {
     }
 }
 
-/// [`MountBody::flags`]: the first mount of this stream; the tree was empty.
+/// [`MountBody::flags`]: the first mount of this stream; the tree was empty, unless [`MOUNT_POPULATED`] is set too.
 pub const MOUNT_FIRST: u64 = 1 << 0;
 /// [`MountBody::flags`]: the mount before did not end cleanly; log and tree may disagree.
 pub const MOUNT_UNCLEAN: u64 = 1 << 1;
 /// [`MountBody::flags`]: the tree has changes from before this mount that are in no log (a gap that nothing has closed).
 pub const MOUNT_GAP: u64 = 1 << 2;
 
-/// [`MountBody::flags`]: the first mount of this stream, and the tree was not empty: what was in it is in no log before
-/// a checkpoint is complete.
+/// [`MountBody::flags`]: the tree was not empty, and this stream has nothing of what was in it before a checkpoint is
+/// complete. With [`MOUNT_FIRST`], or where a tree that belonged to another stream was adopted.
 pub const MOUNT_POPULATED: u64 = 1 << 3;
 
 /// [`ObjectDataBody::flags`] and [`DirectoryStateBody::flags`]: from here on the object is told anew; what a checkpoint

@@ -44,6 +44,9 @@ pub const RING_GAP: u32 = 1 << 4;
 /// State: changes are being made that go into no log (`onstall=degrade`). It ends when all that was committed is
 /// acknowledged.
 pub const RING_DEGRADED: u32 = 1 << 5;
+/// State: the tree was not empty when it was mounted, and what was in it is in no log of the stream yet. It ends when a
+/// checkpoint is complete. (The next mount says [`RING_GAP`] instead, from the LSN of this mount's first record on.)
+pub const RING_POPULATED: u32 = 1 << 6;
 
 /// `REELFS_IOC_ATTACH`: argument and result.
 ///
