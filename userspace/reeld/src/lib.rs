@@ -51,6 +51,4 @@ pub const FAILPOINTS: &[&str] = &[
     "state-before-rename",
     "state-after-rename",
     "keeper-before-remove",
-    "checkpoint-while-telling",
-    "checkpoint-before-end",
 ];
