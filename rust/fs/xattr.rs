@@ -10,6 +10,9 @@ use crate::vfs::{
 };
 use kernel::prelude::*;
 
+/// No value is longer, nor is a list of names, in bytes (`XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of `linux/limits.h`).
+const XATTR_MAX: usize = 64 << 10;
+
 /// Where xfs keeps access control lists. They are shown, set and recorded by the names that all filesystems have for
 /// them; under two names at once, one would outlive the other in the log.
 const HIDDEN_LISTS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
@@ -123,7 +126,7 @@ impl Collector {
     }
 
     fn fill(&self, object: &LowerDentry) -> Result<XattrBuffer> {
-        let part = self.capacity;
+        let part = self.capacity.min(XATTR_MAX);
         let (mut found, mut names, mut value) = (XattrBuffer::new(self.capacity)?, zeros(part)?, zeros(part)?);
         let len = object.list_xattrs(&mut names)?;
         let names = names.get(..len).unwrap_or(&[]);

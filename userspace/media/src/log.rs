@@ -4,13 +4,35 @@
 //!
 //! Writer and reader share it, so that what one promises is what the other checks.
 
-use reelfs_format::record::{Lsn, RECORD_ALIGN, RECORD_MAGIC, RECORD_MAX, RECORD_MIN};
-use reelfs_format::view::RecordError;
+use reelfs_format::record::{
+    Body, CheckpointEndBody, Lsn, RecordType, HEADER_LEN, RECORD_ALIGN, RECORD_MAGIC, RECORD_MAX, RECORD_MIN,
+    TRAILER_LEN,
+};
+use reelfs_format::view::{peek_kind, RecordError};
 use reelfs_format::volume::SegmentEnd;
 use zerocopy::little_endian::U64;
 
-/// The part of a record's header that tells how long it is.
+/// The part of a record's header that tells how long it is, and of which type.
 const HEAD: usize = 12;
+/// Length of the record that ends a checkpoint: it is looked at whole.
+const CHECKPOINT_END: usize = CheckpointEndBody::HEAD_LEN + TRAILER_LEN;
+
+/// A checkpoint that is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// LSN of its begin record.
+    pub begin: Lsn,
+    /// LSN behind its end record; zero: there is none.
+    pub end: Lsn,
+}
+
+impl Checkpoint {
+    /// What the end of a segment says, if it knows of one.
+    pub fn said(end: &SegmentEnd) -> Option<Self> {
+        let said = Checkpoint { begin: end.checkpoint_begin.get(), end: end.checkpoint_end.get() };
+        (said.begin < said.end).then_some(said)
+    }
+}
 
 /// What feeding some bytes brought.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +51,8 @@ pub struct LogState {
     segment_size: u64,
     position: Lsn,
     next_record: Lsn,
-    head: [u8; HEAD],
+    head: [u8; CHECKPOINT_END],
+    checkpoint: Checkpoint,
     hasher: blake3::Hasher,
     /// The hash covers the current segment from its first byte.
     whole: bool,
@@ -49,7 +72,8 @@ impl LogState {
             segment_size,
             position: number.saturating_mul(segment_size),
             next_record: first_record,
-            head: [0; HEAD],
+            head: [0; CHECKPOINT_END],
+            checkpoint: Checkpoint::default(),
             hasher: blake3::Hasher::new(),
             whole: true,
             chain: Some(chain),
@@ -67,6 +91,17 @@ impl LogState {
             chain: if start { chain } else { None },
             ..Self::at_segment(segment_size, 0, 0, [0; 32])
         }
+    }
+
+    /// The same with a checkpoint that is known to be complete below the position.
+    pub fn with_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.checkpoint = checkpoint;
+        self
+    }
+
+    /// The last checkpoint that is known to be complete below the position; its end is zero if none is.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.checkpoint
     }
 
     /// LSN behind the last byte that was fed.
@@ -119,7 +154,14 @@ impl LogState {
             Some(before) if whole => Some(link(&before, &hash)),
             _ => None,
         };
-        let end = self.chain.map(|chain| SegmentEnd { segment: U64::new(segment), reserved: U64::ZERO, hash, chain });
+        let end = self.chain.map(|chain| SegmentEnd {
+            segment: U64::new(segment),
+            reserved: U64::ZERO,
+            hash,
+            chain,
+            checkpoint_begin: U64::new(self.checkpoint.begin),
+            checkpoint_end: U64::new(self.checkpoint.end),
+        });
         Ok(Fed { first_record, end })
     }
 
@@ -142,7 +184,7 @@ impl LogState {
             let have = self.position.saturating_sub(self.next_record) as usize;
             let from = self.next_record.saturating_sub(self.position) as usize;
             let rest = &bytes[from..];
-            let take = rest.len().min(HEAD - have);
+            let take = rest.len().min(CHECKPOINT_END - have);
             self.head[have..have + take].copy_from_slice(&rest[..take]);
             if have + take < HEAD {
                 break;
@@ -155,7 +197,16 @@ impl LogState {
             if !(RECORD_MIN..=RECORD_MAX).contains(&(length as usize)) || length as usize % RECORD_ALIGN != 0 {
                 return Err(RecordError::Length(length));
             }
-            self.next_record = self.next_record.saturating_add(u64::from(length));
+            let record = self.next_record;
+            let next = record.saturating_add(u64::from(length));
+            if peek_kind(&self.head) == Some(RecordType::CheckpointEnd) && length as usize == CHECKPOINT_END {
+                if have + take < CHECKPOINT_END {
+                    break;
+                }
+                let begin = self.head[HEADER_LEN..].first_chunk::<8>().map_or(0, |begin| u64::from_le_bytes(*begin));
+                self.checkpoint = Checkpoint { begin, end: next };
+            }
+            self.next_record = next;
         }
         Ok(first)
     }

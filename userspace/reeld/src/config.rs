@@ -31,6 +31,9 @@ pub struct Config {
     /// When it goes there.
     #[serde(default)]
     pub stream: StreamConfig,
+    /// When checkpoints are made.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
     /// The daemon itself.
     #[serde(default)]
     pub daemon: DaemonConfig,
@@ -103,6 +106,16 @@ pub struct StreamConfig {
     pub low: Bytes,
     /// A burst begins when something has been waiting for this long.
     pub age: Time,
+}
+
+/// `[checkpoint]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// When the log has grown by this much since the last one.
+    pub every_bytes: Option<Bytes>,
+    /// When this much time has passed since the last one.
+    pub every_time: Option<Time>,
 }
 
 /// `[daemon]`.
@@ -225,6 +238,12 @@ impl Config {
         if self.stream.age.0.is_zero() {
             bail!("stream.age: may not be zero");
         }
+        if let Some(bytes) = self.checkpoint.every_bytes.filter(|bytes| bytes.0 < segment) {
+            bail!("checkpoint.every_bytes: {bytes} is less than a segment, {}", self.spool.segment);
+        }
+        if self.checkpoint.every_time.is_some_and(|time| time.0 < Duration::from_secs(60)) {
+            bail!("checkpoint.every_time: less than a minute");
+        }
         self.log_level()?;
         Ok(())
     }
@@ -299,6 +318,9 @@ mod tests {
             ("[media]", "[stream]\nlow = \"1G\"\n[media]", "stream.low"),
             ("[media]", "[stream]\nhigh = \"2G\"\n[media]", "stream.high"),
             ("[media]", "[stream]\nage = \"0s\"\n[media]", "stream.age"),
+            ("[media]", "[checkpoint]\nevery_bytes = \"1M\"\n[media]", "checkpoint.every_bytes"),
+            ("[media]", "[checkpoint]\nevery_time = \"1s\"\n[media]", "checkpoint.every_time"),
+            ("[media]", "[checkpoint]\nevery = \"1d\"\n[media]", "every"),
             ("[media]", "[daemon]\nlog = \"loud\"\n[media]", "daemon.log"),
         ] {
             let error = format!("{:#}", load(&GOOD.replace(from, to)).unwrap_err());

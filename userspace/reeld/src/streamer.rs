@@ -19,7 +19,7 @@ use reelfs_format::view::peek_length;
 use reelfs_media::label;
 use reelfs_media::library::{Library, Supply};
 use reelfs_media::writer::{Inspection, Progress, Stream, VolumeWriter, WriteError};
-use reelfs_media::{LogState, Medium};
+use reelfs_media::{Checkpoint, LogState, Medium};
 use reelfs_spool::{Reader, Records, Spool};
 use uuid::Uuid;
 
@@ -339,7 +339,7 @@ impl Streamer {
         let sequence = state.last().map_or(1, |last| last.sequence + 1);
         let Some((medium, found)) = self.wait_for(|library| library.blank(&pool, sequence))? else { return Ok(None) };
         let (chain, predecessor) = (state.chain().map_err(fatal)?, state.predecessor());
-        let log = self.log_at(state.proven, geometry.number(state.proven), chain)?;
+        let log = self.log_at(state.proven, geometry.number(state.proven), chain, state.checkpoint())?;
         state.volumes.push(Volume {
             uuid: Uuid::from_bytes(found.label.volume),
             name: label::name(&found.label),
@@ -385,7 +385,7 @@ impl Streamer {
                 self.status.spooled()
             )));
         }
-        let log = self.log_at(found.next_lsn, segment, chain)?;
+        let log = self.log_at(found.next_lsn, segment, chain, known_checkpoint(state, &found))?;
         log::info!("volume '{}' is gone on with at LSN {:#x}", label::name(&found.label), found.next_lsn);
         let writer = VolumeWriter::resume(medium, found, stream, log)?;
         self.save(state, &writer, VolumeState::Open)?;
@@ -405,14 +405,15 @@ impl Streamer {
             proven: position,
             state: VolumeState::Finished,
         };
-        let log = self.log_at(position, geometry.number(position), trailer.chain)?;
+        let log = self.log_at(position, geometry.number(position), trailer.chain, known_checkpoint(state, found))?;
         state.note(volume, &log);
         self.keep(state)
     }
 
     /// The place `lsn` in the log, with the hash of its segment up to there. `chain` is the chain hash after the
     /// segment before `segment`, which is the segment of `lsn` or an earlier one.
-    fn log_at(&self, lsn: Lsn, segment: u64, chain: [u8; 32]) -> Result<LogState, Fault> {
+    /// `checkpoint` is the last one known to be complete below `lsn`.
+    fn log_at(&self, lsn: Lsn, segment: u64, chain: [u8; 32], checkpoint: Checkpoint) -> Result<LogState, Fault> {
         let geometry = *self.spool.geometry();
         let start = geometry.start(segment);
         if lsn == start && lsn == 0 {
@@ -429,7 +430,7 @@ impl Streamer {
                 )))
             }
         };
-        let mut log = LogState::at_segment(geometry.segment_size, segment, first, chain);
+        let mut log = LogState::at_segment(geometry.segment_size, segment, first, chain).with_checkpoint(checkpoint);
         let mut buffer = vec![0; CHUNK];
         while log.position() < lsn {
             let length = usize::try_from(lsn - log.position()).unwrap_or(CHUNK).min(CHUNK).min(log.room());
@@ -558,6 +559,12 @@ impl Streamer {
         shared.media.state = state;
         shared.media.waiting_for = waiting_for;
     }
+}
+
+/// The last checkpoint complete below where a volume ends, by what is remembered and by what the volume says.
+fn known_checkpoint(state: &State, found: &Inspection) -> Checkpoint {
+    let said = found.segment_end.as_ref().and_then(Checkpoint::said).unwrap_or_default();
+    [said, state.checkpoint()].into_iter().max_by_key(|checkpoint| checkpoint.end).unwrap_or_default()
 }
 
 /// Runs the operator's command; it does not hold anything up.
