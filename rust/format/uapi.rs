@@ -33,7 +33,8 @@ pub const ATTACH_ADOPT: u32 = 1 << 2;
 
 /// State: the ring's mount exists. Without it nothing more will be committed.
 pub const RING_MOUNTED: u32 = 1 << 0;
-/// State: the mount before this one did not end cleanly; log and tree may disagree.
+/// State: the mount before this one did not end cleanly; log and tree may disagree. It ends when a checkpoint is complete.
+/// (The next mount says [`RING_GAP`] instead, from the LSN of this mount's first record on.)
 pub const RING_UNCLEAN: u32 = 1 << 1;
 /// State: this attach was the first one of a new stream.
 pub const RING_FIRST: u32 = 1 << 2;

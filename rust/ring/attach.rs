@@ -334,11 +334,9 @@ impl Log {
 impl State {
     /// Where the log begins to lack what is in the tree, as the mark has it.
     pub(super) fn lacks(&self) -> Option<Lsn> {
-        if self.populated {
-            Some(self.first_lsn)
-        } else {
-            self.gaps.lacks
-        }
+        // After a mount that did not end cleanly it is not known to, and nothing but a checkpoint can tell.
+        let unknown = (self.populated || self.unclean).then_some(self.first_lsn);
+        [self.gaps.lacks, unknown].into_iter().flatten().min()
     }
 
     pub(super) fn is_consumer(&self, consumer: &Arc<Consumer>) -> bool {

@@ -107,6 +107,7 @@ impl Log {
                     // The log has all of the tree, from the begin record on. (The mark says so when it is written next, at
                     // the unmount: by then whoever believes it has the end record, too.)
                     state.populated = false;
+                    state.unclean = false;
                     state.gaps.lacks = None;
                     request.lsn = end;
                 })

@@ -6,6 +6,7 @@ use crate::check::{ensure, Check, Failure};
 use crate::device::{ring_of, Ring};
 use crate::machine::{insmod, is_loaded, rmmod, run, wait_until, Mounted};
 use crate::Context;
+use reelfs_format::uapi::{RING_GAP, RING_POPULATED, RING_UNCLEAN};
 use reelfs_oracle::Oracle;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -252,6 +253,17 @@ impl Rig {
             self.ring().is_ok_and(|ring| ring.attached()) && says_so(self) || !self.daemon_lives()
         });
         attached.map_err(|late| Failure::new(format!("{late}; it said:\n{}", self.daemon_said())))?;
+        ensure!(self.daemon_lives(), "the daemon ended:\n{}", self.daemon_said());
+        Ok(())
+    }
+
+    /// Waits until log and tree are known to agree: until the daemon has made the checkpoint that this takes.
+    pub fn wait_for_agreement(&mut self) -> Check {
+        let in_doubt = RING_POPULATED | RING_UNCLEAN | RING_GAP;
+        let agreed = wait_until("log and tree agree", PATIENCE, || {
+            self.ring().is_ok_and(|ring| ring.entry().state & in_doubt == 0) || !self.daemon_lives()
+        });
+        agreed.map_err(|late| Failure::new(format!("{late}; the daemon said:\n{}", self.daemon_said())))?;
         ensure!(self.daemon_lives(), "the daemon ended:\n{}", self.daemon_said());
         Ok(())
     }

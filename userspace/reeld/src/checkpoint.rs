@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, Context, Result};
 use reelfs_format::record::Lsn;
+use reelfs_format::uapi::{RING_DEGRADED, RING_GAP, RING_POPULATED, RING_UNCLEAN};
 use reelfs_spool::Spool;
 use reelfs_sys::teller::Teller;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ const NAME: &str = "checkpoint.json";
 enum Reason {
     Asked,
     Populated,
+    Unclean,
+    Gap,
     Policy,
 }
 
@@ -48,6 +51,8 @@ impl Reason {
         match self {
             Reason::Asked => "asked for",
             Reason::Populated => "the tree was not empty when it was first mounted",
+            Reason::Unclean => "the mount before did not end cleanly, and only this makes log and tree agree",
+            Reason::Gap => "the log has a gap, which this closes",
             Reason::Policy => "due by the configuration",
         }
     }
@@ -146,8 +151,6 @@ impl Orders {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Memory {
-    /// The log begins with a tree that was not empty.
-    populated: bool,
     /// The last one that is complete.
     last: Option<CheckpointDone>,
 }
@@ -218,15 +221,15 @@ impl Keeper {
                 self.orders.wake.wait(PERIOD)?;
                 continue;
             };
-            if attached.populated && (memory.last.is_some() || !memory.populated) {
+            if attached.populated && memory.last.is_some() {
                 // What was complete before was of another tree.
-                memory = Memory { populated: true, last: None };
+                memory = Memory { last: None };
                 memory.save(self.spool.path())?;
             }
             let due = match asked {
                 Some(_) => Some(Reason::Asked),
                 None if retry.is_some_and(|at| at.elapsed() < RETRY) => None,
-                None => self.due(&memory),
+                None => self.owed(&attached.teller).or_else(|| self.due(&memory)),
             };
             let Some(reason) = due else {
                 self.orders.wake.wait(PERIOD)?;
@@ -242,12 +245,21 @@ impl Keeper {
         }
     }
 
-    /// Whether one is due without being asked for.
+    /// Whether the log lacks what is in the tree, or may lack it, and nobody has said that it is to stay so.
+    fn owed(&self, teller: &Teller) -> Option<Reason> {
+        // As long as changes go unrecorded none can be made; without an answer there is nobody to make one.
+        let state = teller.state().ok().filter(|state| self.policy.resync && state & RING_DEGRADED == 0)?;
+        [(RING_POPULATED, Reason::Populated), (RING_UNCLEAN, Reason::Unclean), (RING_GAP, Reason::Gap)]
+            .into_iter()
+            .find_map(|(flag, reason)| (state & flag != 0).then_some(reason))
+    }
+
+    /// Whether the configuration says that it is time.
     fn due(&self, memory: &Memory) -> Option<Reason> {
-        let Some(last) = &memory.last else { return memory.populated.then_some(Reason::Populated) };
-        let bytes =
-            self.policy.every_bytes.is_some_and(|every| self.status.spooled().saturating_sub(last.end) >= every.0);
-        let time = self.policy.every_time.is_some_and(|every| now().saturating_sub(last.time) >= every.0.as_secs());
+        // Without one the log itself counts, which has all from its beginning.
+        let (end, made) = memory.last.as_ref().map_or((0, 0), |last| (last.end, last.time));
+        let bytes = self.policy.every_bytes.is_some_and(|every| self.status.spooled().saturating_sub(end) >= every.0);
+        let time = self.policy.every_time.is_some_and(|every| now().saturating_sub(made) >= every.0.as_secs());
         (bytes || time).then_some(Reason::Policy)
     }
 

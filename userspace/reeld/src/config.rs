@@ -109,9 +109,12 @@ pub struct StreamConfig {
 }
 
 /// `[checkpoint]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
+    /// Whether one is made without being asked for when the log lacks what is in the tree: at the first mount of a tree that
+    /// is not empty, after a mount that did not end cleanly, after a gap.
+    pub resync: bool,
     /// When the log has grown by this much since the last one.
     pub every_bytes: Option<Bytes>,
     /// When this much time has passed since the last one.
@@ -128,6 +131,12 @@ pub struct DaemonConfig {
     pub drain: Time,
     /// Level of logging: error, warn, info, debug or trace.
     pub log: String,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        CheckpointConfig { resync: true, every_bytes: None, every_time: None }
+    }
 }
 
 impl Default for StreamConfig {

@@ -564,7 +564,7 @@ impl Ring {
 
     /// Whoever tells of the tree in this ring's log, for as long as this is attached.
     pub fn teller(&self) -> Teller {
-        Teller::of(&self.device.file)
+        Teller::of(&self.device.file, self.attach.ring)
     }
 
     /// Gives the ring back, what was not acknowledged included, and keeps the device open.

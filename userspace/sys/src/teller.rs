@@ -10,10 +10,10 @@ use std::sync::{Arc, Weak};
 
 use reelfs_format::record::Lsn;
 use reelfs_format::uapi::{
-    Checkpoint, State, Unnamed, CHECKPOINT_BEGIN, CHECKPOINT_END, CHECKPOINT_STOP, IOC_CHECKPOINT, IOC_STATE,
-    IOC_UNNAMED, UNNAMED_MAX,
+    Checkpoint, ListEntry, State, Unnamed, CHECKPOINT_BEGIN, CHECKPOINT_END, CHECKPOINT_STOP, IOC_CHECKPOINT, IOC_LIST,
+    IOC_STATE, IOC_UNNAMED, UNNAMED_MAX,
 };
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::device::command;
 
@@ -24,16 +24,34 @@ pub type Identity = [u8; 32];
 #[derive(Clone, Debug)]
 pub struct Teller {
     file: Weak<File>,
+    ring: u64,
 }
 
 impl Teller {
-    pub(crate) fn of(file: &Arc<File>) -> Self {
-        Self { file: Arc::downgrade(file) }
+    pub(crate) fn of(file: &Arc<File>, ring: u64) -> Self {
+        Self { file: Arc::downgrade(file), ring }
     }
 
     fn ask<T: FromBytes + IntoBytes>(&self, request: u32, argument: &mut T) -> io::Result<()> {
         let file = self.file.upgrade().ok_or(io::Error::from(rustix::io::Errno::NOTCONN))?;
         Ok(command(&file, request, argument)?)
+    }
+
+    /// How the ring is: `RING_*`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN` if it was given back, `ENOENT` if it is not there any more.
+    pub fn state(&self) -> io::Result<u32> {
+        let mut entry = ListEntry::new_zeroed();
+        entry.ring = self.ring;
+        self.ask(IOC_LIST, &mut entry)?;
+        // The answer is the next one where there is none with this number.
+        if entry.ring == self.ring {
+            Ok(entry.state)
+        } else {
+            Err(rustix::io::Errno::NOENT.into())
+        }
     }
 
     /// Begins a checkpoint: LSN of its begin record, and the root's identity.

@@ -41,6 +41,7 @@ const TESTS: &[Test] = &[
     Test::new("a-user-has-his-limit", policy::a_user_has_his_limit),
     Test::new("users-are-counted", policy::users_are_counted),
     Test::new("the-operator-is-told", operator::is_told).limit(400),
+    Test::new("a-gap-is-closed", operator::is_closed).limit(400),
 ];
 
 const SUITE: Suite = Suite {

@@ -4,7 +4,7 @@
 //!
 //! Each boot but the last ends with a cut at a random moment. The next one looks first at what the cut has left: all that
 //! was synced before, by the ledger outside of the machine, has to be in the tree; then it mounts, has the daemon go on
-//! with its spool, and puts the tree to work again. The last one restores from the media: all that is in the ledger has to
+//! with its spool and make log and tree agree, and puts the tree to work again. The last one restores from the media: all that is in the ledger has to
 //! be in the restored tree, and that has to equal the lower.
 //!
 //! What the machine had written is on its disks: a cut takes what was in its memory.
@@ -64,6 +64,7 @@ fn set_up(context: &Context, kind: &str) -> TestResult {
     }
     rig.mount("ring=4m")?;
     rig.start_daemon()?;
+    rig.wait_for_agreement()?;
     let mut running = Running { rig, load: None, others: Vec::new() };
     if context.boot < LAST {
         running.load = Some(Load::start(&running.rig.mnt, u64::from(context.boot) * 100)?);

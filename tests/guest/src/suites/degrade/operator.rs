@@ -6,7 +6,7 @@ use super::{entry, until_degraded, until_recording};
 use crate::check::{ensure, same, Failure};
 use crate::machine::{run, sh};
 use crate::pattern::pattern;
-use crate::rig::{none, Rig};
+use crate::rig::{none, Config, Rig};
 use crate::{Context, TestResult};
 use rustix::process::Signal;
 use std::fs::{self, File};
@@ -14,6 +14,7 @@ use std::process::Command;
 
 pub fn is_told(_: &Context) -> TestResult {
     let mut rig = Rig::on_stage("operator", false)?;
+    rig.configure(&Config { more: "\n[checkpoint]\nresync = false\n", ..Config::default() })?;
     rig.mount("onstall=degrade,stall=1,ring=1m")?;
     rig.start_daemon()?;
     for name in ["before", "during", "after"] {
@@ -78,5 +79,41 @@ pub fn is_told(_: &Context) -> TestResult {
     ensure!(names == 2 && fs::read(rig.restored.join("during/last"))? == b"known", "{names} names");
     fs::remove_dir_all(&rig.restored)?;
     fs::remove_dir_all(&copy)?;
+    Ok(rig.close()?)
+}
+
+/// The daemon closes a gap by itself, as soon as there is a log again: what changed in it is in the log then, and the tree
+/// comes back as a whole.
+pub fn is_closed(_: &Context) -> TestResult {
+    let mut rig = Rig::on_stage("closed", false)?;
+    rig.mount("onstall=degrade,stall=1,ring=1m")?;
+    rig.start_daemon()?;
+    fs::create_dir(rig.mnt.join("d"))?;
+    fs::write(rig.mnt.join("d/changed"), pattern(300_000, 1))?;
+    fs::write(rig.mnt.join("d/removed"), pattern(300_000, 2))?;
+    File::open(&rig.mnt)?.sync_all()?;
+    rig.signal(Signal::STOP)?;
+    fs::write(rig.mnt.join("d/last"), "known")?;
+    File::open(rig.mnt.join("d/last"))?.sync_all()?;
+    until_degraded(&rig)?;
+    fs::write(rig.mnt.join("d/changed"), pattern(2_000_000, 3))?;
+    fs::remove_file(rig.mnt.join("d/removed"))?;
+    fs::rename(rig.mnt.join("d/last"), rig.mnt.join("moved"))?;
+    fs::create_dir(rig.mnt.join("new"))?;
+    fs::write(rig.mnt.join("new/file"), "in no log")?;
+    rig.signal(Signal::CONT)?;
+    until_recording(&rig)?;
+    fs::write(rig.mnt.join("new/after"), pattern(10_000, 4))?;
+    rig.wait_for_agreement()?;
+    same!(entry(&rig)?.gap_lsn, 0);
+    rig.note()?;
+    fs::write(rig.mnt.join("new/last"), pattern(10_000, 5))?;
+    rig.unmount()?;
+    rig.drain()?;
+    rig.restored_equals_lower()?;
+    // Nor does the mark say otherwise.
+    rig.mount("onstall=degrade")?;
+    rig.start_daemon()?;
+    same!(entry(&rig)?.gap_lsn, 0);
     Ok(rig.close()?)
 }
