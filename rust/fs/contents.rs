@@ -110,7 +110,7 @@ pub(super) fn commit_size(room: capture::Room<'_, AttrBody>, inode: &Locked<'_, 
 
 /// An operation on a file's contents failed below: if it left traces, they are recorded. Attributes and size as they are
 /// now; and the contents, as far as they may be others (`changed`), unless it was refused before it began with them.
-/// What cannot be recorded ends the log. Returns whether there were any.
+/// What cannot be recorded ends the log. Returns whether the contents may be others.
 ///
 /// Times alone do not tell whether it had begun: two changes may fall into one tick of the clock. To be called without
 /// room; `before` is what the file below was like.
@@ -139,5 +139,5 @@ pub(super) fn salvage(
     if insist(recorded).is_err() {
         data.lost("a file's contents could not be recorded after an operation failed midway");
     }
-    true
+    !refused
 }

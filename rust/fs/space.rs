@@ -48,7 +48,7 @@ pub(super) fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -
     if mode & SHIFTS != 0 {
         shifted(&inode, from);
     }
-    let done = match result {
+    let moved = match result {
         Ok(()) => {
             let lsn = capture::fallocate(room, &change(&inode), mode as u32, from, range);
             inode.data().recorded(lsn);
@@ -59,7 +59,7 @@ pub(super) fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -
             salvage(file, &inode, e, &before, changed(mode, offset, len))
         }
     };
-    if mode & SHIFTS != 0 && done {
+    if mode & SHIFTS != 0 && moved {
         sb.data().shifts().count(&inode.data().identity());
     }
     result

@@ -23,7 +23,6 @@ use kernel::{
     prelude::*,
     sync::{aref::ARef, Arc},
 };
-use zerocopy::IntoBytes;
 
 /// The most bytes of the log that one call fills, roughly.
 const CALL_MAX: usize = 4 << 20;
@@ -83,26 +82,23 @@ impl Objects for Teller {
     }
 
     fn unnamed(&self, request: &mut Unnamed) -> Result {
-        let after: Identity = zerocopy::transmute!(request.after);
-        let mut smallest = [Identity::NONE; UNNAMED_MAX];
-        let mut count = 0;
-        let mount = self.door.enter()?;
-        mount.each_unnamed(&mut |inode| {
-            let new = inode.data().identity();
-            if inode.lower().nlink() > 0 || new.as_bytes() <= after.as_bytes() {
+        let Unnamed { after, count, objects } = request;
+        objects.fill([0; 32]);
+        let mut found = 0;
+        self.door.enter()?.each_unnamed(&mut |inode| {
+            let new: [u8; 32] = zerocopy::transmute!(inode.data().identity());
+            if inode.lower().nlink() > 0 || new <= *after {
                 return;
             }
-            let place = smallest.iter().take(count).position(|old| new.as_bytes() < old.as_bytes()).unwrap_or(count);
-            if let Some(behind @ [_, ..]) = smallest.get_mut(place..) {
+            let place = objects.iter().take(found).position(|old| new < *old).unwrap_or(found);
+            if let Some(behind @ [_, ..]) = objects.get_mut(place..) {
                 // The last one goes, or there is none yet.
                 behind.rotate_right(1);
                 behind[0] = new;
-                count = (count + 1).min(UNNAMED_MAX);
+                found = (found + 1).min(UNNAMED_MAX);
             }
         });
-        drop(mount);
-        request.count = count as u64;
-        request.objects = zerocopy::transmute!(smallest);
+        *count = found as u64;
         Ok(())
     }
 }

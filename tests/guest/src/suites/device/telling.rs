@@ -203,7 +203,9 @@ impl Telling {
                 amount += data.len() as u64;
             }
             assert!(end <= body.attr.size.get() && (flags & STATE_LAST != 0) == (end == body.attr.size.get()));
-            object.attr = body.attr;
+            // Which do not say what its file attributes are.
+            let Attributes { fileattr, projid, valid, .. } = object.attr;
+            object.attr = Attributes { fileattr, projid, valid, ..body.attr };
             at = end;
         }
         object.calls += 1;
