@@ -5,6 +5,8 @@
 pub mod args;
 pub mod dump;
 pub mod feed;
+pub mod identity;
+pub mod key;
 pub mod label;
 pub mod outcome;
 pub mod progress;

@@ -64,7 +64,7 @@ pub struct Restored {
 pub fn run(args: &Restore) -> Result<(), Failure> {
     let found = find(&args.volumes.volumes)?;
     let mut set = found.select(args.volumes.stream)?;
-    set.wait(args.volumes.wait);
+    set.take_options(&args.volumes)?;
     let plan = set.plan(args.at);
     if args.plan || !args.volumes.quiet {
         eprintln!("reel: volumes:");

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! How payloads of blocks are coded: compressed, encrypted, both or neither.
+//!
+//! Each block is coded on its own, so that a block that is lost takes nothing with it that it did not hold, and reading
+//! can begin with any. Encryption is XChaCha20-Poly1305 with a random nonce for each block that is written: a block of the
+//! same number may be written twice, with other contents, after an error.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use chacha20poly1305::aead::AeadInPlace;
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use reelfs_format::volume::{
+    plain_length_max, seal_block, BlockHeader, BlockView, Codec, Seal, VolumeError, BLOCK_HEADER_LEN, SEAL_LEN,
+};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::key::{fill_random, VolumeKey};
+
+/// A ratio, in thousandths, from which on compression is worth the trouble.
+const WORTH: u64 = 1050;
+/// How full a block shall become, in thousandths: what is tried first leaves that much room for bad luck.
+const AIM: u64 = 970;
+/// The second try leaves more.
+const AIM_AGAIN: u64 = 950;
+/// A block that is less full than this, in thousandths, is tried again with more.
+const FULL_ENOUGH: u64 = 850;
+
+/// What one thread needs for coding. Reused, because making it costs more than a block does.
+#[derive(Default)]
+pub struct Workshop {
+    compressor: Option<(i32, zstd::bulk::Compressor<'static>)>,
+    scratch: Vec<u8>,
+    /// What was in the scratch room before, where it may be needed yet.
+    before: Vec<u8>,
+}
+
+/// A block whose payload is in its place, and whose header is still missing.
+pub struct Piece {
+    /// The whole block.
+    pub block: Vec<u8>,
+    /// The part of the log that it holds, in the bytes that it was cut from.
+    pub plain: Range<usize>,
+    /// Length of the payload as it is stored, without a seal.
+    pub stored: usize,
+    /// Whether it is compressed.
+    pub compressed: bool,
+}
+
+/// Bytes of the log, cut into blocks.
+pub struct Pieces {
+    /// The bytes.
+    pub bytes: Arc<Vec<u8>>,
+    /// The blocks, in order; together they hold all of the bytes.
+    pub pieces: Vec<Piece>,
+    /// How far such bytes can be compressed, in thousandths: an estimate for the next ones.
+    pub ratio: u64,
+}
+
+/// The shape of the blocks of a volume.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Length of a block in bytes.
+    pub block_size: usize,
+    /// Whether payloads are sealed.
+    pub sealed: bool,
+    /// The level of compression, if there is any.
+    pub level: Option<i32>,
+}
+
+impl Shape {
+    /// Bytes that a payload can have, without a seal.
+    pub fn room(&self) -> usize {
+        let seal = if self.sealed { SEAL_LEN } else { 0 };
+        self.block_size.saturating_sub(BLOCK_HEADER_LEN + seal)
+    }
+
+    /// Bytes of the log that fill a block, where they can be compressed by this ratio.
+    pub fn fill(&self, ratio: u64) -> usize {
+        if self.level.is_none() || ratio < WORTH {
+            return self.room();
+        }
+        scale(self.room(), ratio * AIM / 1000).clamp(self.room(), plain_length_max(self.block_size))
+    }
+
+    /// Cuts bytes of the log into blocks. `ratio` is what is expected of their compression.
+    ///
+    /// Where it does not pay, only the first block of the bytes is tried.
+    pub fn cut(&self, workshop: &mut Workshop, bytes: Arc<Vec<u8>>, mut ratio: u64) -> Pieces {
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        let mut futile = false;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            let squeezed = match self.level {
+                // What fits a block as it is gains nothing: blocks are all of one length.
+                Some(level) if rest.len() > self.room() && !futile => self.squeeze(workshop, rest, level, &mut ratio),
+                _ => None,
+            };
+            let (taken, stored) = match squeezed {
+                Some((taken, stored)) => (taken, &workshop.scratch[..stored]),
+                None => {
+                    futile = ratio < WORTH;
+                    let taken = rest.len().min(self.room());
+                    (taken, &rest[..taken])
+                }
+            };
+            let mut block = Vec::with_capacity(self.block_size);
+            block.resize(BLOCK_HEADER_LEN, 0);
+            block.extend_from_slice(stored);
+            block.resize(self.block_size, 0);
+            pieces.push(Piece {
+                block,
+                plain: at..at + taken,
+                stored: stored.len(),
+                compressed: squeezed.is_some(),
+            });
+            at += taken;
+        }
+        Pieces { bytes, pieces, ratio }
+    }
+
+    /// Compresses as much from the front of `bytes` as fills a block, into the scratch room: how much that is, and how
+    /// long it became. At most two tries; `None` if nothing is gained.
+    fn squeeze(&self, workshop: &mut Workshop, bytes: &[u8], level: i32, ratio: &mut u64) -> Option<(usize, usize)> {
+        let room = self.room();
+        let limit = bytes.len().min(plain_length_max(self.block_size));
+        let expected = (*ratio).max(WORTH * 2 - 1000);
+        let first = scale(room, expected * AIM / 1000).clamp(room + 1, limit.max(room + 1)).min(bytes.len());
+        let length = workshop.compress(&bytes[..first], level)?;
+        *ratio = thousandths(first, length);
+        let fits = length <= room;
+        if fits && (first == limit || thousandths(length, room) >= FULL_ENOUGH) {
+            return Some((first, length));
+        }
+        let second = scale(first, thousandths(room, length) * if fits { AIM } else { AIM_AGAIN } / 1000).min(limit);
+        if second <= room {
+            return None;
+        }
+        std::mem::swap(&mut workshop.scratch, &mut workshop.before);
+        match workshop.compress(&bytes[..second], level) {
+            Some(length) if length <= room => {
+                *ratio = thousandths(second, length);
+                Some((second, length))
+            }
+            // What fitted still does.
+            _ if fits => {
+                std::mem::swap(&mut workshop.scratch, &mut workshop.before);
+                Some((first, length))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn scale(length: usize, thousandths: u64) -> usize {
+    usize::try_from(length as u64 * thousandths / 1000).unwrap_or(usize::MAX)
+}
+
+fn thousandths(of: usize, by: usize) -> u64 {
+    of as u64 * 1000 / (by as u64).max(1)
+}
+
+impl Workshop {
+    /// Compresses into the scratch room; the length there.
+    fn compress(&mut self, bytes: &[u8], level: i32) -> Option<usize> {
+        if self.compressor.as_ref().is_none_or(|(made, _)| *made != level) {
+            self.compressor = Some((level, zstd::bulk::Compressor::new(level).ok()?));
+        }
+        self.scratch.resize(zstd::zstd_safe::compress_bound(bytes.len()).max(self.scratch.len()), 0);
+        let (_, compressor) = self.compressor.as_mut()?;
+        compressor.compress_to_buffer(bytes, &mut self.scratch[..]).ok()
+    }
+}
+
+/// Completes a block whose payload of `stored` bytes is in its place: encrypts or authenticates it where there is a key,
+/// and seals it. `header` says what the block is; coding and lengths are filled in.
+///
+/// Returns the header as it is on the block; `None` if the payload does not fit, or there are no random numbers.
+pub fn finish(
+    block: &mut [u8],
+    header: BlockHeader,
+    stored: usize,
+    codec: Codec,
+    key: Option<&VolumeKey>,
+) -> Option<BlockHeader> {
+    let mut nonce = [0; 24];
+    if key.is_some() {
+        fill_random(&mut nonce).ok()?;
+    }
+    finish_with(block, header, stored, codec, key, nonce)
+}
+
+/// [`finish`] with a nonce that is not random: for files that have to come out the same each time, and for nothing else.
+#[doc(hidden)]
+pub fn finish_with(
+    block: &mut [u8],
+    mut header: BlockHeader,
+    stored: usize,
+    codec: Codec,
+    key: Option<&VolumeKey>,
+    nonce: [u8; 24],
+) -> Option<BlockHeader> {
+    let length = if codec.is_sealed() { stored.checked_add(SEAL_LEN)? } else { stored };
+    header.codec = U32::new(codec as u32);
+    header.payload_length = U32::new(u32::try_from(length).ok()?);
+    if codec.is_sealed() {
+        let key = key?;
+        let (payload, rest) = block.get_mut(BLOCK_HEADER_LEN..)?.split_at_mut_checked(stored)?;
+        let cipher = XChaCha20Poly1305::new(key.bytes().into());
+        let head = header.authenticated();
+        let sealed = match codec {
+            Codec::Authenticated => {
+                let data = [head.as_bytes(), &*payload].concat();
+                cipher.encrypt_in_place_detached(&nonce.into(), &data, &mut [])
+            }
+            _ => cipher.encrypt_in_place_detached(&nonce.into(), head.as_bytes(), payload),
+        };
+        let seal = Seal { nonce, tag: sealed.ok()?.into() };
+        rest.get_mut(..SEAL_LEN)?.copy_from_slice(seal.as_bytes());
+    }
+    seal_block(block, header)?;
+    BlockHeader::read_from_prefix(block).ok().map(|(header, _)| header)
+}
+
+/// Undoes the coding of blocks.
+#[derive(Default)]
+pub struct Decoder {
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    stored: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Decoder {
+    /// Decodes a data block: authenticates, decrypts, decompresses. The bytes of the log are then in
+    /// [`Decoder::plain`]. Takes no more memory than the header announces, which has been checked.
+    pub fn decode(&mut self, view: &BlockView<'_>, key: Option<&VolumeKey>) -> Result<(), VolumeError> {
+        self.plain.clear();
+        let codec = view.codec.ok_or(VolumeError::Codec(view.header.codec.get()))?;
+        let length = view.header.plain_length.get();
+        let stored = match view.seal {
+            None => view.payload,
+            Some(seal) => {
+                let cipher = XChaCha20Poly1305::new(key.ok_or(VolumeError::Seal)?.bytes().into());
+                let to = if codec.is_compressed() { &mut self.stored } else { &mut self.plain };
+                to.clear();
+                to.extend_from_slice(view.payload);
+                let head = view.header.authenticated();
+                cipher
+                    .decrypt_in_place_detached(&seal.nonce.into(), head.as_bytes(), to, &seal.tag.into())
+                    .map_err(|_| VolumeError::Seal)?;
+                if !codec.is_compressed() {
+                    return Ok(());
+                }
+                &self.stored
+            }
+        };
+        if !codec.is_compressed() {
+            self.plain.extend_from_slice(stored);
+            return Ok(());
+        }
+        self.plain.resize(length as usize, 0);
+        let decompressor = match &mut self.decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(zstd::bulk::Decompressor::new().map_err(|_| VolumeError::Compression)?),
+        };
+        let found = decompressor.decompress_to_buffer(stored, &mut self.plain[..]);
+        match found {
+            Ok(found) if found == self.plain.len() => Ok(()),
+            Ok(found) => {
+                self.plain.clear();
+                Err(VolumeError::PlainLength(u32::try_from(found).unwrap_or(u32::MAX)))
+            }
+            Err(_) => {
+                self.plain.clear();
+                Err(VolumeError::Compression)
+            }
+        }
+    }
+
+    /// What was decoded last.
+    pub fn plain(&self) -> &[u8] {
+        &self.plain
+    }
+}
+
+/// Whether a block of another kind than data is what was written on an encrypted volume with this key.
+pub fn authenticate(view: &BlockView<'_>, key: &VolumeKey) -> Result<(), VolumeError> {
+    let seal = view.seal.ok_or(VolumeError::Unsealed)?;
+    let cipher = XChaCha20Poly1305::new(key.bytes().into());
+    let data = [view.header.authenticated().as_bytes(), view.payload].concat();
+    cipher
+        .decrypt_in_place_detached(&seal.nonce.into(), &data, &mut [], &seal.tag.into())
+        .map_err(|_| VolumeError::Seal)
+}
