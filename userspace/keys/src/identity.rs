@@ -147,8 +147,7 @@ impl NewIdentity {
         let Some(passphrase) = passphrase else { return Ok(Zeroizing::new(text.as_bytes().to_vec())) };
         let failed = |source| KeyError::Io { doing: "encrypting the identity", source };
         let mut file = Zeroizing::new(Vec::new());
-        let mut writer =
-            age::Encryptor::with_user_passphrase(passphrase).wrap_output(&mut *file).map_err(failed)?;
+        let mut writer = age::Encryptor::with_user_passphrase(passphrase).wrap_output(&mut *file).map_err(failed)?;
         writer.write_all(text.as_bytes()).map_err(failed)?;
         writer.finish().map_err(failed)?;
         Ok(file)

@@ -16,25 +16,27 @@ use reelfs_format::volume::{
 };
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
+use zstd_safe::zstd_sys::ZSTD_EndDirective;
+use zstd_safe::{CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
 use crate::key::{fill_random, VolumeKey};
 
 /// A ratio, in thousandths, from which on compression is worth the trouble.
 const WORTH: u64 = 1050;
-/// How full a block shall become, in thousandths: what is tried first leaves that much room for bad luck.
-const AIM: u64 = 970;
-/// The second try leaves more.
-const AIM_AGAIN: u64 = 950;
-/// A block that is less full than this, in thousandths, is tried again with more.
-const FULL_ENOUGH: u64 = 850;
+/// Bytes that are compressed at once while a block fills up; halved where they might not fit.
+const STEP: usize = 64 << 10;
+/// Where less than this may still fit, the block is full.
+const STEP_MIN: usize = 1 << 10;
+/// What ending a frame may take beyond what is said of its contents.
+const FRAME_END: usize = 32;
+/// Blocks that are not tried after one that was tried in vain, at most.
+const REST_MAX: u32 = 8;
 
 /// What one thread needs for coding. Reused, because making it costs more than a block does.
 #[derive(Default)]
 pub struct Workshop {
-    compressor: Option<(i32, zstd::bulk::Compressor<'static>)>,
+    compressor: Option<(i32, CCtx<'static>)>,
     scratch: Vec<u8>,
-    /// What was in the scratch room before, where it may be needed yet.
-    before: Vec<u8>,
 }
 
 /// A block whose payload is in its place, and whose header is still missing.
@@ -55,7 +57,7 @@ pub struct Pieces {
     pub bytes: Arc<Vec<u8>>,
     /// The blocks, in order; together they hold all of the bytes.
     pub pieces: Vec<Piece>,
-    /// How far such bytes can be compressed, in thousandths: an estimate for the next ones.
+    /// How far they were compressed, in thousandths.
     pub ratio: u64,
 }
 
@@ -82,27 +84,36 @@ impl Shape {
         if self.level.is_none() || ratio < WORTH {
             return self.room();
         }
-        scale(self.room(), ratio * AIM / 1000).clamp(self.room(), plain_length_max(self.block_size))
+        let filled = usize::try_from(self.room() as u64 * ratio / 1000).unwrap_or(usize::MAX);
+        filled.clamp(self.room(), plain_length_max(self.block_size))
     }
 
-    /// Cuts bytes of the log into blocks. `ratio` is what is expected of their compression.
-    ///
-    /// Where it does not pay, only the first block of the bytes is tried.
-    pub fn cut(&self, workshop: &mut Workshop, bytes: Arc<Vec<u8>>, mut ratio: u64) -> Pieces {
+    /// Cuts bytes of the log into blocks. Where compression does not pay, it is tried less and less often.
+    pub fn cut(&self, workshop: &mut Workshop, bytes: Arc<Vec<u8>>) -> Pieces {
         let mut pieces = Vec::new();
-        let mut at = 0;
-        let mut futile = false;
+        let (mut at, mut stored_in_all) = (0, 0);
+        // How many blocks the next failure keeps from being tried, and how many are left of the last one's.
+        let (mut penalty, mut resting) = (0, 0_u32);
         while at < bytes.len() {
             let rest = &bytes[at..];
             let squeezed = match self.level {
                 // What fits a block as it is gains nothing: blocks are all of one length.
-                Some(level) if rest.len() > self.room() && !futile => self.squeeze(workshop, rest, level, &mut ratio),
-                _ => None,
+                Some(level) if rest.len() > self.room() && resting == 0 => {
+                    let squeezed = self.squeeze(workshop, rest, level);
+                    (penalty, resting) = match squeezed {
+                        Some(_) => (0, 0),
+                        None => ((penalty * 2).clamp(1, REST_MAX), penalty),
+                    };
+                    squeezed
+                }
+                _ => {
+                    resting = resting.saturating_sub(1);
+                    None
+                }
             };
             let (taken, stored) = match squeezed {
                 Some((taken, stored)) => (taken, &workshop.scratch[..stored]),
                 None => {
-                    futile = ratio < WORTH;
                     let taken = rest.len().min(self.room());
                     (taken, &rest[..taken])
                 }
@@ -111,68 +122,69 @@ impl Shape {
             block.resize(BLOCK_HEADER_LEN, 0);
             block.extend_from_slice(stored);
             block.resize(self.block_size, 0);
-            pieces.push(Piece {
-                block,
-                plain: at..at + taken,
-                stored: stored.len(),
-                compressed: squeezed.is_some(),
-            });
+            let compressed = squeezed.is_some();
+            pieces.push(Piece { block, plain: at..at + taken, stored: stored.len(), compressed });
+            stored_in_all += stored.len() as u64;
             at += taken;
         }
+        let ratio = bytes.len() as u64 * 1000 / stored_in_all.max(1);
         Pieces { bytes, pieces, ratio }
     }
 
     /// Compresses as much from the front of `bytes` as fills a block, into the scratch room: how much that is, and how
-    /// long it became. At most two tries; `None` if nothing is gained.
-    fn squeeze(&self, workshop: &mut Workshop, bytes: &[u8], level: i32, ratio: &mut u64) -> Option<(usize, usize)> {
+    /// long it became. `None` if too little is gained, which shows when the block is half full.
+    ///
+    /// The compressor is flushed after each step, so that it is known how much room is left; steps become smaller
+    /// towards the end. So it is done in one pass whatever the contents are.
+    fn squeeze(&self, workshop: &mut Workshop, bytes: &[u8], level: i32) -> Option<(usize, usize)> {
         let room = self.room();
         let limit = bytes.len().min(plain_length_max(self.block_size));
-        let expected = (*ratio).max(WORTH * 2 - 1000);
-        let first = scale(room, expected * AIM / 1000).clamp(room + 1, limit.max(room + 1)).min(bytes.len());
-        let length = workshop.compress(&bytes[..first], level)?;
-        *ratio = thousandths(first, length);
-        let fits = length <= room;
-        if fits && (first == limit || thousandths(length, room) >= FULL_ENOUGH) {
-            return Some((first, length));
+        if workshop.scratch.len() < room {
+            workshop.scratch.resize(room, 0);
         }
-        let second = scale(first, thousandths(room, length) * if fits { AIM } else { AIM_AGAIN } / 1000).min(limit);
-        if second <= room {
-            return None;
-        }
-        std::mem::swap(&mut workshop.scratch, &mut workshop.before);
-        match workshop.compress(&bytes[..second], level) {
-            Some(length) if length <= room => {
-                *ratio = thousandths(second, length);
-                Some((second, length))
+        let Workshop { compressor, scratch } = workshop;
+        let compressor = fresh(compressor, level)?;
+        let mut out = OutBuffer::around(&mut scratch[..room]);
+        let mut at = 0;
+        loop {
+            let left = room - out.pos();
+            let mut step = STEP.min(limit - at);
+            while step > 0 && zstd_safe::compress_bound(step) + FRAME_END > left {
+                step = if step > STEP_MIN { step / 2 } else { 0 };
             }
-            // What fitted still does.
-            _ if fits => {
-                std::mem::swap(&mut workshop.scratch, &mut workshop.before);
-                Some((first, length))
+            if step == 0 {
+                break;
             }
-            _ => None,
+            let mut input = InBuffer::around(&bytes[at..at + step]);
+            let unflushed = compressor.compress_stream2(&mut out, &mut input, ZSTD_EndDirective::ZSTD_e_flush).ok()?;
+            if unflushed != 0 || input.pos() != step {
+                return None;
+            }
+            at += step;
+            if out.pos() >= room / 2 && worthless(at, out.pos()) {
+                return None;
+            }
         }
+        let mut input = InBuffer::around(&[]);
+        let unflushed = compressor.compress_stream2(&mut out, &mut input, ZSTD_EndDirective::ZSTD_e_end).ok()?;
+        (unflushed == 0 && at > room).then_some((at, out.pos()))
     }
 }
 
-fn scale(length: usize, thousandths: u64) -> usize {
-    usize::try_from(length as u64 * thousandths / 1000).unwrap_or(usize::MAX)
+fn worthless(plain: usize, stored: usize) -> bool {
+    (plain as u64) * 1000 < (stored as u64) * WORTH
 }
 
-fn thousandths(of: usize, by: usize) -> u64 {
-    of as u64 * 1000 / (by as u64).max(1)
-}
-
-impl Workshop {
-    /// Compresses into the scratch room; the length there.
-    fn compress(&mut self, bytes: &[u8], level: i32) -> Option<usize> {
-        if self.compressor.as_ref().is_none_or(|(made, _)| *made != level) {
-            self.compressor = Some((level, zstd::bulk::Compressor::new(level).ok()?));
-        }
-        self.scratch.resize(zstd::zstd_safe::compress_bound(bytes.len()).max(self.scratch.len()), 0);
-        let (_, compressor) = self.compressor.as_mut()?;
-        compressor.compress_to_buffer(bytes, &mut self.scratch[..]).ok()
+/// A compressor of this level, at the beginning of a frame.
+fn fresh<'a>(kept: &'a mut Option<(i32, CCtx<'static>)>, level: i32) -> Option<&'a mut CCtx<'static>> {
+    if kept.as_ref().is_none_or(|(made, _)| *made != level) {
+        let mut compressor = CCtx::try_create()?;
+        compressor.set_parameter(CParameter::CompressionLevel(level)).ok()?;
+        *kept = Some((level, compressor));
     }
+    let (_, compressor) = kept.as_mut()?;
+    compressor.reset(ResetDirective::SessionOnly).ok()?;
+    Some(compressor)
 }
 
 /// Completes a block whose payload of `stored` bytes is in its place: encrypts or authenticates it where there is a key,
@@ -228,7 +240,7 @@ pub fn finish_with(
 /// Undoes the coding of blocks.
 #[derive(Default)]
 pub struct Decoder {
-    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    decompressor: Option<DCtx<'static>>,
     stored: Vec<u8>,
     plain: Vec<u8>,
 }
@@ -248,9 +260,12 @@ impl Decoder {
                 to.clear();
                 to.extend_from_slice(view.payload);
                 let head = view.header.authenticated();
-                cipher
-                    .decrypt_in_place_detached(&seal.nonce.into(), head.as_bytes(), to, &seal.tag.into())
-                    .map_err(|_| VolumeError::Seal)?;
+                let genuine =
+                    cipher.decrypt_in_place_detached(&seal.nonce.into(), head.as_bytes(), to, &seal.tag.into());
+                if genuine.is_err() {
+                    to.clear();
+                    return Err(VolumeError::Seal);
+                }
                 if !codec.is_compressed() {
                     return Ok(());
                 }
@@ -264,9 +279,9 @@ impl Decoder {
         self.plain.resize(length as usize, 0);
         let decompressor = match &mut self.decompressor {
             Some(decompressor) => decompressor,
-            none => none.insert(zstd::bulk::Decompressor::new().map_err(|_| VolumeError::Compression)?),
+            none => none.insert(DCtx::try_create().ok_or(VolumeError::Compression)?),
         };
-        let found = decompressor.decompress_to_buffer(stored, &mut self.plain[..]);
+        let found = decompressor.decompress(&mut self.plain[..], stored);
         match found {
             Ok(found) if found == self.plain.len() => Ok(()),
             Ok(found) => {

@@ -27,8 +27,8 @@ use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 pub use self::error::WriteError;
-use self::inspect::{not_resumable, parse_own};
 pub use self::inspect::{inspect, Inspection};
+use self::inspect::{not_resumable, parse_own};
 use self::line::{Line, LineError, Ready};
 use crate::codec;
 use crate::key::Lock;

@@ -125,7 +125,7 @@ fn what_compresses_takes_less_and_what_does_not_takes_no_more() {
     let (plain, half) = (count(5, None), count(5, Some(3)));
     assert!(half * 10 < plain * 7, "{half} blocks instead of {plain}");
     let (plain, noise) = (count(10, None), count(10, Some(3)));
-    assert!(noise <= plain, "{noise} blocks instead of {plain}");
+    assert!(noise <= plain + 1, "{noise} blocks instead of {plain}");
 }
 
 #[test]
@@ -147,14 +147,14 @@ fn blocks_are_full() {
             room += BLOCK - BLOCK_HEADER_LEN;
         }
     }
-    assert!(used * 100 > room * 88, "{used} of {room} bytes are used");
+    assert!(used * 100 > room * 97, "{used} of {room} bytes are used");
 }
 
 fn sealed_block(compressed: bool) -> Vec<u8> {
     let size = 4096;
     let shape = Shape { block_size: size, sealed: true, level: compressed.then_some(3) };
     let bytes = Arc::new(if compressed { vec![7; 30_000] } else { noise(2000, 5) });
-    let piece = shape.cut(&mut Workshop::default(), bytes, 16_000).pieces.remove(0);
+    let piece = shape.cut(&mut Workshop::default(), bytes).pieces.remove(0);
     assert_eq!(piece.compressed, compressed);
     let mut block = piece.block;
     let mut header = BlockHeader::new_zeroed();
@@ -215,8 +215,9 @@ fn other_blocks_of_an_encrypted_volume_are_authenticated() {
             continue;
         }
         kinds.push(kind);
-        // The body of a segment end, a trailer, a volume start: its first byte, and the LSN of its header.
-        for at in [BLOCK_HEADER_LEN, 66] {
+        // The last byte of what the block says, and the LSN of its header.
+        let last = BlockView::parse(&block).unwrap().payload.len() - 1;
+        for at in [BLOCK_HEADER_LEN + last, 66] {
             let mut altered = block.clone();
             altered[at] ^= 0x01;
             if at == 66 {
@@ -254,7 +255,7 @@ fn other_blocks_of_an_encrypted_volume_are_authenticated() {
 fn a_damaged_block_costs_only_what_it_held() {
     for (level, encrypted) in [(Some(3), false), (Some(3), true)] {
         let directory = tempfile::tempdir().unwrap();
-        let log = mixed_log(3 << 20, 5);
+        let log = mixed_log(1 << 20, 5);
         drop(write_all(directory.path(), None, &log.bytes, (500_000, usize::MAX), &coding(level, encrypted, 0)));
         let path = only_volume(directory.path());
         let mut seen = 0;
@@ -291,7 +292,7 @@ fn a_damaged_block_costs_only_what_it_held() {
             }
             put_block(&path, number, &block);
         }
-        assert!(seen > 5);
+        assert!(seen > 3);
     }
 }
 
@@ -366,7 +367,9 @@ fn a_block_that_is_not_encrypted_is_not_taken() {
     BlockView::parse(&forged).unwrap();
     put_block(&path, number, &forged);
     match read_all_with(directory.path(), Some(key())) {
-        Err(ReadError::MissingRange { damages, .. }) => assert!(damages[0].why.contains("not encrypted"), "{damages:?}"),
+        Err(ReadError::MissingRange { damages, .. }) => {
+            assert!(damages[0].why.contains("not encrypted"), "{damages:?}")
+        }
         other => panic!("{:?}", other.map(|bytes| bytes.len())),
     }
 }
@@ -412,7 +415,10 @@ fn a_hostile_payload_takes_no_memory_that_was_not_announced() {
 }
 
 fn zstd_of(bytes: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(bytes, 3).unwrap()
+    let mut to = vec![0; zstd_safe::compress_bound(bytes.len())];
+    let length = zstd_safe::compress(&mut to[..], bytes, 3).unwrap();
+    to.truncate(length);
+    to
 }
 
 #[test]
@@ -484,6 +490,15 @@ fn an_encrypted_volume_is_gone_on_with_by_whoever_has_its_key() {
         }
     }
     assert!(read_all_with(directory.path(), Some(key())).unwrap() == log.bytes);
+    // Blocks were written again under the same numbers: no nonce was used twice.
+    let mut nonces: Vec<_> = blocks(&only_volume(directory.path()))
+        .iter()
+        .map(|block| BlockView::parse(block).unwrap().seal.unwrap().nonce)
+        .collect();
+    let count = nonces.len();
+    nonces.sort();
+    nonces.dedup();
+    assert!(count > 10 && nonces.len() == count);
 }
 
 proptest! {
@@ -514,7 +529,6 @@ proptest! {
         parts in prop::collection::vec((0_usize..60_000, any::<bool>()), 1..8),
         level in prop::option::of(1_i32..6),
         sealed in any::<bool>(),
-        ratio in 0_u64..20_000,
     ) {
         let bytes: Vec<u8> = parts
             .iter()
@@ -522,7 +536,7 @@ proptest! {
             .flat_map(|(n, (length, noisy))| if *noisy { noise(*length, n as u64) } else { vec![n as u8; *length] })
             .collect();
         let shape = Shape { block_size: 8192, sealed, level };
-        let pieces = shape.cut(&mut Workshop::default(), Arc::new(bytes.clone()), ratio);
+        let pieces = shape.cut(&mut Workshop::default(), Arc::new(bytes.clone()));
         let mut at = 0;
         let key = key();
         for piece in pieces.pieces {

@@ -260,9 +260,17 @@ fn only_blank_volumes_of_the_pool_are_begun() {
     let path = volume_files(directory.path()).unwrap().remove(0);
     let before = fs::read(&path).unwrap();
     let open = || Box::new(VolumeFile::open_writable(&path, None).unwrap()) as Box<dyn Medium>;
-    let again = VolumeWriter::begin(open(), label::pool_uuid(POOL), stream(), None, LogState::origin(SEGMENT), Coding::plain());
+    let again =
+        VolumeWriter::begin(open(), label::pool_uuid(POOL), stream(), None, LogState::origin(SEGMENT), Coding::plain());
     assert!(matches!(again.err(), Some(WriteError::Used { .. })));
-    let other = VolumeWriter::begin(open(), label::pool_uuid("other"), stream(), None, LogState::origin(SEGMENT), Coding::plain());
+    let other = VolumeWriter::begin(
+        open(),
+        label::pool_uuid("other"),
+        stream(),
+        None,
+        LogState::origin(SEGMENT),
+        Coding::plain(),
+    );
     assert!(matches!(other.err(), Some(WriteError::NotOurs { .. })));
     let label = NewLabel::new("x", POOL).build().unwrap();
     assert!(label::write(&mut open(), &label, false).is_err());

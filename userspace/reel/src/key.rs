@@ -67,7 +67,9 @@ fn show_identity(args: &KeyShow) -> Result<(), Failure> {
         let secret = Zeroizing::new(reelfs_keys::exposed(&secret).to_owned());
         println!("reelfs: an identity. Whoever has this paper can read the volumes that were encrypted for\n");
         println!("    {recipient}\n");
-        println!("To use it, type the line below into a file, in upper or lower case, with or without blanks, and give");
+        println!(
+            "To use it, type the line below into a file, in upper or lower case, with or without blanks, and give"
+        );
         println!("the file to reel restore --identity FILE, or to age -d -i FILE. A wrong character is noticed by");
         println!("reel key check FILE.\n");
         println!("    {}\n", *secret);
@@ -97,7 +99,8 @@ fn check(args: &KeyCheck) -> Result<(), Failure> {
         }
         let wrapped = volume.wrapped_key()?;
         let fingerprint = key::shown(&wrapped.fingerprint);
-        let unwrapped = identities.unwrap(wrapped).map_err(|error| Failure::Media(format!("volume '{name}': {error}")))?;
+        let unwrapped =
+            identities.unwrap(wrapped).map_err(|error| Failure::Media(format!("volume '{name}': {error}")))?;
         match unwrapped {
             Some(key) => {
                 volume.unlock(key)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reelfs_format::record::{Lsn, GAP_DEGRADED};
-use reelfs_media::reader::{Begin, LogReader, OnGap, RecordReader};
+use reelfs_media::reader::{Begin, LogReader, OnGap, ReadError, RecordReader};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -104,7 +104,17 @@ fn show_plan(args: &Restore, set: Set, plan: &Plan) -> Result<(), Failure> {
     // The beginning of the first volume tells how fast it can be read and checked here.
     let mut reader = RecordReader::new(LogReader::new(set, Begin::Log, OnGap::Search));
     let begun = Instant::now();
-    while reader.position() < SAMPLE.min(plan.end) && begun.elapsed() < SAMPLE_TIME && reader.next()?.is_some() {}
+    while reader.position() < SAMPLE.min(plan.end) && begun.elapsed() < SAMPLE_TIME {
+        match reader.next() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(locked @ ReadError::Locked { .. }) => {
+                eprintln!("reel: how long it takes shows with an identity: {locked}");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
     let rate = reader.position() as f64 / begun.elapsed().as_secs_f64().max(1e-6);
     let seconds = plan.end as f64 * f64::from(passes) / rate.max(1.0);
     println!(

@@ -402,7 +402,9 @@ impl VolumeSource for Set {
     fn key(&mut self, volume: &Arc<str>, wrapped: &WrappedKey) -> Result<VolumeKey, ReadError> {
         let why = match self.keys.unwrap(wrapped) {
             Ok(Some(key)) => return Ok(key),
-            Ok(None) if self.keys.is_empty() => "name the file of an identity that opens it with --identity FILE".into(),
+            Ok(None) if self.keys.is_empty() => {
+                "name the file of an identity that opens it with --identity FILE".into()
+            }
             Ok(None) => format!(
                 "the identities given, of {}, do not open it; name the file of another one with --identity FILE",
                 self.keys.recipients().join(", ")

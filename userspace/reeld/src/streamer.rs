@@ -466,8 +466,6 @@ pub fn library(config: &Config) -> Result<Box<dyn Library>> {
             let capacity = config.media.capacity.map(|capacity| capacity.0);
             Box::new(DirectoryLibrary { path, capacity, block_size: config.block_size(), features })
         }
-        crate::config::MediaKind::Tape => {
-            Box::new(TapeLibrary { drives: config.media.devices.clone(), features })
-        }
+        crate::config::MediaKind::Tape => Box::new(TapeLibrary { drives: config.media.devices.clone(), features }),
     })
 }

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use reelfs_format::record::Lsn;
 use reelfs_format::spool::{SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
-use reelfs_format::volume::{
-    BlockKind, SegmentEnd, Trailer, VolumeError, NO_RECORD, TRAILER_CLOSED, TRAILER_FULL,
-};
+use reelfs_format::volume::{BlockKind, SegmentEnd, Trailer, VolumeError, NO_RECORD, TRAILER_CLOSED, TRAILER_FULL};
 use uuid::Uuid;
 
 use super::error::{Damage, Place, ReadError};

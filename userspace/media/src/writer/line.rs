@@ -134,8 +134,8 @@ impl Line {
             return;
         }
         let bytes = Arc::new(std::mem::take(&mut self.waiting));
-        let (shape, ratio) = (self.shape, self.ratio);
-        self.cutting.push_back(self.coding.pool.run(move |workshop| shape.cut(workshop, bytes, ratio)));
+        let shape = self.shape;
+        self.cutting.push_back(self.coding.pool.run(move |workshop| shape.cut(workshop, bytes)));
     }
 
     /// The next block, once enough is under way to keep the threads busy; with `all`, as long as there is one.

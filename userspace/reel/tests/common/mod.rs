@@ -352,7 +352,8 @@ pub fn write_volumes(directory: &Path, bytes: &[u8], capacity: Option<u64>) {
 
 /// Puts a log on volume files, each of them as `coding` says.
 pub fn write_coded(directory: &Path, bytes: &[u8], capacity: Option<u64>, coding: impl Fn() -> Coding) {
-    let mut library = DirectoryLibrary { path: directory.into(), capacity, block_size: 64 << 10, features: INCOMPATIBLE_KNOWN };
+    let mut library =
+        DirectoryLibrary { path: directory.into(), capacity, block_size: 64 << 10, features: INCOMPATIBLE_KNOWN };
     let stream = Stream { uuid: STREAM, timeline: 1, origin: "test".into() };
     let mut state = LogState::origin(SEGMENT);
     let mut before = None;

@@ -21,9 +21,7 @@ use reeld::status::Status;
 use reeld::streamer::{Coders, Marks, Orders, Streamer};
 use reelfs_format::crc32c_append;
 use reelfs_format::record::{record_len, seal, Attributes, Body, Head, Identity, RecordType, WriteBody};
-use reelfs_format::volume::{
-    BlockKind, BlockView, SegmentEnd, Trailer, VolumeStart, INCOMPATIBLE_KNOWN, LABEL_LEN,
-};
+use reelfs_format::volume::{BlockKind, BlockView, SegmentEnd, Trailer, VolumeStart, INCOMPATIBLE_KNOWN, LABEL_LEN};
 use reelfs_media::library::{volume_files, DirectoryLibrary, Library};
 use reelfs_media::log::link;
 use reelfs_spool::{Spool, Writer};
