@@ -57,8 +57,8 @@ pub struct Pieces {
     pub bytes: Arc<Vec<u8>>,
     /// The blocks, in order; together they hold all of the bytes.
     pub pieces: Vec<Piece>,
-    /// How far they were compressed, in thousandths.
-    pub ratio: u64,
+    /// How much of the log a full block of them holds, about.
+    pub fill: usize,
 }
 
 /// The shape of the blocks of a volume.
@@ -79,19 +79,10 @@ impl Shape {
         self.block_size.saturating_sub(BLOCK_HEADER_LEN + seal)
     }
 
-    /// Bytes of the log that fill a block, where they can be compressed by this ratio.
-    pub fn fill(&self, ratio: u64) -> usize {
-        if self.level.is_none() || ratio < WORTH {
-            return self.room();
-        }
-        let filled = usize::try_from(self.room() as u64 * ratio / 1000).unwrap_or(usize::MAX);
-        filled.clamp(self.room(), plain_length_max(self.block_size))
-    }
-
     /// Cuts bytes of the log into blocks. Where compression does not pay, it is tried less and less often.
     pub fn cut(&self, workshop: &mut Workshop, bytes: Arc<Vec<u8>>) -> Pieces {
         let mut pieces = Vec::new();
-        let (mut at, mut stored_in_all) = (0, 0);
+        let mut at = 0;
         // How many blocks the next failure keeps from being tried, and how many are left of the last one's.
         let (mut penalty, mut resting) = (0, 0_u32);
         while at < bytes.len() {
@@ -124,11 +115,20 @@ impl Shape {
             block.resize(self.block_size, 0);
             let compressed = squeezed.is_some();
             pieces.push(Piece { block, plain: at..at + taken, stored: stored.len(), compressed });
-            stored_in_all += stored.len() as u64;
             at += taken;
         }
-        let ratio = bytes.len() as u64 * 1000 / stored_in_all.max(1);
-        Pieces { bytes, pieces, ratio }
+        let fill = self.fill(&pieces);
+        Pieces { bytes, pieces, fill }
+    }
+
+    /// How much of the log a full block holds; the last one is what was left.
+    fn fill(&self, pieces: &[Piece]) -> usize {
+        let Some((last, full)) = pieces.split_last() else { return self.room() };
+        let most = plain_length_max(self.block_size);
+        match full.len() {
+            0 => (last.plain.len() * self.room() / last.stored.max(1)).clamp(self.room(), most),
+            count => (last.plain.start / count).clamp(self.room(), most),
+        }
     }
 
     /// Compresses as much from the front of `bytes` as fills a block, into the scratch room: how much that is, and how

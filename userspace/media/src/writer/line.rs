@@ -69,12 +69,13 @@ pub(super) struct Line {
     number: u64,
     /// What is being sealed, in order.
     sealing: VecDeque<Ticket<Option<Ready>>>,
-    /// What is expected of compression, in thousandths.
-    ratio: u64,
+    /// How much of the log a block is expected to hold.
+    fill: usize,
 }
 
 impl Line {
     pub fn new(coding: Coding, template: BlockHeader, block_size: usize, log: &LogState, number: u64) -> Self {
+        let compressed = coding.level.is_some();
         let shape = Shape { block_size, sealed: coding.lock.is_some(), level: coding.level };
         Line {
             coding,
@@ -87,7 +88,7 @@ impl Line {
             records: log.follower(),
             number,
             sealing: VecDeque::new(),
-            ratio: 2000,
+            fill: if compressed { 2 * shape.room() } else { shape.room() },
         }
     }
 
@@ -119,13 +120,13 @@ impl Line {
         taken
     }
 
-    /// How much is cut at once: as many whole blocks as can be expected.
+    /// How much is cut at once: a little less than what fills some blocks, so that no small rest needs another one.
     fn portion(&self) -> usize {
-        let fill = self.shape.fill(self.ratio);
-        match self.shape.level {
-            None => fill,
-            Some(_) => (PORTION.max(PORTION_BLOCKS * self.shape.block_size) / fill).max(1) * fill,
+        if self.shape.level.is_none() {
+            return self.shape.room();
         }
+        let blocks = (PORTION.max(PORTION_BLOCKS * self.shape.block_size) / self.fill).max(1);
+        (blocks * self.fill - self.fill / 8).max(self.shape.room())
     }
 
     /// Has everything that was given made into blocks.
@@ -158,7 +159,7 @@ impl Line {
 
     /// Numbers blocks and has them sealed.
     fn seal(&mut self, pieces: Pieces) -> Result<(), LineError> {
-        self.ratio = pieces.ratio;
+        self.fill = pieces.fill;
         for piece in pieces.pieces {
             let lsn = self.records.position();
             let first = self
