@@ -48,7 +48,11 @@ impl Recipients {
         let mut writer = encryptor.wrap_output(&mut wrapped).map_err(failed)?;
         writer.write_all(key.bytes()).map_err(failed)?;
         writer.finish().map_err(failed)?;
-        let recipients = self.0.iter().map(|recipient| format!("{recipient}\n")).collect();
+        let mut recipients = String::new();
+        for recipient in &self.0 {
+            recipients.push_str(&recipient.to_string());
+            recipients.push('\n');
+        }
         Ok(WrappedKey { fingerprint: key.fingerprint(), wrapped, recipients })
     }
 }

@@ -49,7 +49,8 @@ impl std::fmt::Debug for VolumeKey {
 
 /// A fingerprint as messages show it: its first eight bytes.
 pub fn shown(fingerprint: &[u8; 32]) -> String {
-    fingerprint[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let first = u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|at| fingerprint[at]));
+    format!("{first:016x}")
 }
 
 /// Fills `bytes` with random numbers from the kernel.
