@@ -13,12 +13,14 @@
 
 mod payload;
 mod records;
+mod states;
 
 pub(crate) use crate::ring::{
-    Config, Log, Lower, Onstall, Policy, Room, Root, RING_DEFAULT, RING_MAX, RING_MIN, STALL_DEFAULT,
+    Config, Log, Lower, Objects, Onstall, Policy, Room, Root, RING_DEFAULT, RING_MAX, RING_MIN, STALL_DEFAULT,
 };
 pub(crate) use payload::XattrBuffer;
 pub(crate) use records::{
     attributes, create, create_max, fallocate, link, name_max, object_gone, remove_xattr, rename, rename_max,
     set_xattr, unlink, write, xattr_max, Born, Change, Entry, Outcome, Renamed,
 };
+pub(crate) use states::{object_data, object_state, object_state_max, Entries, Piece};

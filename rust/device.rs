@@ -16,8 +16,9 @@ use kernel::uaccess::{UserPtr, UserSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::format::uapi::{
-    Acknowledge, Attach, Discard, List, Users, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING, IOC_ACKNOWLEDGE, IOC_ATTACH,
-    IOC_DETACH, IOC_DISCARD, IOC_LIST, IOC_USERS, UAPI_VERSION,
+    Acknowledge, Attach, Checkpoint, Discard, List, State, Unnamed, Users, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING,
+    CHECKPOINT_BEGIN, CHECKPOINT_STOP, IOC_ACKNOWLEDGE, IOC_ATTACH, IOC_CHECKPOINT, IOC_DETACH, IOC_DISCARD, IOC_LIST,
+    IOC_STATE, IOC_UNNAMED, IOC_USERS, UAPI_VERSION,
 };
 use crate::ring::{self, Consumer, Log};
 use crate::vfs::chardev::{capable_sys_admin, AnyFile, CharDevice, CharDeviceRegistration};
@@ -114,6 +115,19 @@ impl Descriptor {
         Ok(log)
     }
 
+    fn checkpoint(&self, argument: usize) -> Result {
+        let mut request: Checkpoint = read(argument)?;
+        let log = self.attached()?;
+        log.checkpoint(&self.consumer, &mut request)?;
+        write(argument, &request).inspect_err(|_| {
+            if request.operation == CHECKPOINT_BEGIN {
+                // Nobody knows its name.
+                request.operation = CHECKPOINT_STOP;
+                let _ = log.checkpoint(&self.consumer, &mut request);
+            }
+        })
+    }
+
     fn detach(&self) {
         let was = {
             let mut attachment = self.attachment.lock();
@@ -168,6 +182,17 @@ impl CharDevice for Descriptor {
             IOC_USERS => {
                 let mut request: Users = read(argument)?;
                 ring::find(request.ring).ok_or(ENOENT)?.users(&mut request);
+                write(argument, &request)?;
+            }
+            IOC_CHECKPOINT => self.checkpoint(argument)?,
+            IOC_STATE => {
+                let mut request: State = read(argument)?;
+                self.attached()?.tell(&self.consumer, &mut request)?;
+                write(argument, &request)?;
+            }
+            IOC_UNNAMED => {
+                let mut request: Unnamed = read(argument)?;
+                self.attached()?.unnamed(&self.consumer, &mut request)?;
                 write(argument, &request)?;
             }
             _ => return Err(ENOTTY),

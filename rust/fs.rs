@@ -14,6 +14,8 @@
 //!
 //! Room in the log is waited for before 2, and before 1 where the VFS lets us.
 //!
+//! What a checkpoint wants to know is read and recorded under the same locks: see [`tell`].
+//!
 //! Stores through shared mappings are not operations, and are recorded apart: see [`notes`] and [`mapped`], which have
 //! locks of their own below these.
 
@@ -32,13 +34,16 @@ mod options;
 #[allow(unreachable_pub)]
 mod ranges;
 mod remap;
+mod shifts;
 mod space;
 mod state;
+mod tell;
 mod write;
 mod xattr;
 
 use crate::vfs::{
-    chardev::SuperblockId, FileSystem, Inode, InodeCache, LowerInode, MountContext, OwnedPath, PrivateMount, SuperBlock,
+    chardev::SuperblockId, Door, FileSystem, Inode, InodeCache, LowerInode, MountContext, OwnedPath, PrivateMount,
+    SuperBlock,
 };
 use kernel::{prelude::*, seq_file::SeqFile, sync::Arc};
 
@@ -80,8 +85,9 @@ impl FileSystem for ReelFs {
         ctx: &MountContext<'_, Self>,
         path: &OwnedPath,
         id: SuperblockId,
+        door: &Arc<Door<Self>>,
     ) -> Result<(Arc<PrivateMount>, mount::Mounted)> {
-        mount::mount(ctx, path, id)
+        mount::mount(ctx, path, id, door)
     }
 
     fn reconfigure(ctx: &mut MountContext<'_, Self>, sb: &SuperBlock<Self>) -> Result {

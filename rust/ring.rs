@@ -8,11 +8,12 @@
 //! - [`wait`] is waiting for it, and for how long;
 //! - [`attach`] is the consumer's side: attaching, acknowledging, detaching, and what becomes of a log without a mount;
 //! - [`room`] is what a writer holds in between;
+//! - [`checkpoint`] is what the consumer has put into it besides, and from where;
 //! - [`gap`] is what happens instead where the mount goes on without its log;
 //! - [`shares`] counts who has how much of the ring;
 //! - [`registry`] knows all logs.
 //!
-//! Nothing here knows what a filesystem is, except through [`Lower`].
+//! Nothing here knows what a filesystem is, except through [`Lower`] and [`Objects`].
 //!
 //! # Lock order
 //!
@@ -31,6 +32,8 @@ mod attach;
 #[deny(unsafe_code)]
 mod book;
 #[deny(unsafe_code)]
+mod checkpoint;
+#[deny(unsafe_code)]
 mod gap;
 #[deny(unsafe_code)]
 mod log;
@@ -46,6 +49,7 @@ mod sys;
 mod wait;
 
 pub(crate) use attach::Consumer;
+pub(crate) use checkpoint::Objects;
 pub(crate) use log::{Config, Log, Lower, Onstall, Policy, Root, RING_DEFAULT, RING_MAX, RING_MIN, STALL_DEFAULT};
 pub(crate) use registry::{find, find_from, find_mounted, init};
 pub(crate) use room::Room;

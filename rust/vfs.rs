@@ -16,6 +16,7 @@ mod claim;
 mod context;
 mod dentry;
 mod dirop;
+mod door;
 mod file;
 mod inode;
 mod inode_ops;
@@ -33,6 +34,7 @@ pub(crate) use claim::Claim;
 pub(crate) use context::MountContext;
 pub(crate) use dentry::{Dentry, DentryOperations, LowerDentry, NewDentry, Walk};
 pub(crate) use dirop::{Creating, Removing, RenameMode, Renaming};
+pub(crate) use door::Door;
 pub(crate) use file::{File, FileOperations, Kiocb, LowerFile, Mapping, Pipe, Source, Sync as SyncKind, WriteMode};
 pub(crate) use inode::{Attr, Inode, Kind, Locked, LowerInode};
 pub(crate) use inode_ops::{FileAttr, InodeOperations, LinkTarget, SetAttr, Target};
@@ -61,11 +63,6 @@ pub(crate) fn enodata() -> Error {
 /// What was to be the same is not.
 pub(crate) fn ebade() -> Error {
     Error::from_errno(-(bindings::EBADE as i32))
-}
-
-/// The directory has contents.
-pub(crate) fn enotempty() -> Error {
-    Error::from_errno(-(bindings::ENOTEMPTY as i32))
 }
 
 /// What was looked up is no longer there.
@@ -125,11 +122,12 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Takes a mount option; [`ENOPARAM`] for one it does not know.
     fn parse(ctx: &mut MountContext<'_, Self>, key: &CStr, value: Option<&CStr>) -> Result;
 
-    /// Prepares a mount of what is at `path`, with superblock `id`.
+    /// Prepares a mount of what is at `path`, with superblock `id`, which `door` will lead to.
     fn mount(
         ctx: &MountContext<'_, Self>,
         path: &OwnedPath,
         id: chardev::SuperblockId,
+        door: &Arc<Door<Self>>,
     ) -> Result<(Arc<PrivateMount>, Self::SuperData)>;
 
     /// Changes the options of a mount.

@@ -75,11 +75,11 @@ pub(crate) struct Born {
 }
 
 /// Lengths of what came in through the VFS, which knows no longer ones.
-fn len(bytes: &[u8]) -> u32 {
+pub(super) fn len(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
-fn padded(length: usize) -> usize {
+pub(super) fn padded(length: usize) -> usize {
     pad(length).unwrap_or(usize::MAX)
 }
 

@@ -95,15 +95,16 @@ record_types! {
     RemoveXattr = 50,
     /// File attributes (`chattr(1)`) or the project id were set. Body [`AttrBody`].
     SetFileattr = 51,
-    /// Reserved: the state of an object, put into the log by a checkpoint.
+    /// What an object is like, contents and entries apart, put into the log by a checkpoint. Body [`ObjectStateBody`].
     ObjectState = 64,
-    /// Reserved: a range of an object's contents, put into the log by a checkpoint.
+    /// What a range of a file holds, put into the log by a checkpoint. Body [`ObjectDataBody`], payload: the bytes.
     ObjectData = 65,
-    /// Reserved: a chunk of a directory's entries, put into the log by a checkpoint.
+    /// Some of a directory's entries, put into the log by a checkpoint. Body [`DirectoryStateBody`], payload: the
+    /// entries ([`DirectoryEntry`]).
     DirectoryState = 66,
-    /// Reserved: a checkpoint begins.
+    /// A checkpoint begins; its LSN names the checkpoint. The object is the root. Body [`CheckpointBeginBody`].
     CheckpointBegin = 80,
-    /// Reserved: a checkpoint is complete.
+    /// A checkpoint is complete: from its begin on, the log gives the whole tree. Body [`CheckpointEndBody`].
     CheckpointEnd = 81,
     /// Reserved: an object is about to be changed in place for the first time since the last synced mark.
     Active = 82,
@@ -473,6 +474,68 @@ bodies! {
         /// The file, after it.
         attr: Attributes,
     }
+    /// Body of [`RecordType::ObjectState`]. Payload: target of a symbolic link, padded to [`RECORD_ALIGN`], extended
+    /// attributes ([`XattrEntry`]).
+    ObjectStateBody [ObjectState] 96 {
+        /// LSN of the [`RecordType::CheckpointBegin`] that it belongs to.
+        checkpoint: U64,
+        /// The object as it is.
+        attr: Attributes,
+        /// Length of the target in bytes, zero for what is no symbolic link.
+        target_len: U32,
+        /// Length in bytes of the extended attributes.
+        xattrs_len: U32,
+        /// Number of extended attributes.
+        xattrs: U32,
+        /// Zero.
+        reserved: U32,
+    }
+    /// Body of [`RecordType::ObjectData`]. Payload: the bytes of the range, or nothing where it is a hole.
+    ObjectDataBody [ObjectData] 104 {
+        /// LSN of the [`RecordType::CheckpointBegin`] that it belongs to.
+        checkpoint: U64,
+        /// First byte of the range.
+        offset: U64,
+        /// Length of the range in bytes; with [`STATE_LAST`] it may be zero.
+        length: U64,
+        /// The file as it is.
+        attr: Attributes,
+        /// `STATE_*`.
+        flags: U32,
+        /// Zero.
+        reserved: U32,
+    }
+    /// Body of [`RecordType::DirectoryState`]. Payload: the entries, [`DirectoryEntry`] each.
+    DirectoryStateBody [DirectoryState] 96 {
+        /// LSN of the [`RecordType::CheckpointBegin`] that it belongs to.
+        checkpoint: U64,
+        /// The directory as it is.
+        attr: Attributes,
+        /// Number of entries in the payload.
+        entries: U32,
+        /// `STATE_*`.
+        flags: U32,
+        /// Zero.
+        reserved: U64,
+    }
+    /// Body of [`RecordType::CheckpointBegin`].
+    CheckpointBeginBody [CheckpointBegin] 16 {
+        /// Zero.
+        flags: U64,
+        /// Zero.
+        reserved: U64,
+    }
+    /// Body of [`RecordType::CheckpointEnd`].
+    CheckpointEndBody [CheckpointEnd] 32 {
+        /// LSN of the [`RecordType::CheckpointBegin`] that it ends.
+        checkpoint: U64,
+        /// Number of objects whose state was put into the log.
+        objects: U64,
+        /// Bytes of contents that were put into the log.
+        bytes: U64,
+        /// Zero.
+        reserved: U64,
+    }
     /// Body of [`RecordType::SetXattr`] and [`RecordType::RemoveXattr`]. Payload: name, padded to [`RECORD_ALIGN`], value.
     XattrBody [SetXattr, RemoveXattr] 80 {
         /// The object, after it.
@@ -484,12 +547,24 @@ bodies! {
     }
 }
 
-/// [`MountBody::flags`]: the first mount of this stream; the tree was empty.
+/// [`MountBody::flags`]: the first mount of this stream; the tree was empty, unless [`MOUNT_POPULATED`] is set too.
 pub const MOUNT_FIRST: u64 = 1 << 0;
 /// [`MountBody::flags`]: the mount before did not end cleanly; log and tree may disagree.
 pub const MOUNT_UNCLEAN: u64 = 1 << 1;
 /// [`MountBody::flags`]: the tree has changes from before this mount that are in no log (a gap that nothing has closed).
 pub const MOUNT_GAP: u64 = 1 << 2;
+
+/// [`MountBody::flags`]: the tree was not empty, and this stream has nothing of what was in it before a checkpoint is
+/// complete. With [`MOUNT_FIRST`], or where a tree that belonged to another stream was adopted.
+pub const MOUNT_POPULATED: u64 = 1 << 3;
+
+/// [`ObjectDataBody::flags`] and [`DirectoryStateBody::flags`]: from here on the object is told anew; what a checkpoint
+/// said of its contents, or of its entries, before does not count.
+pub const STATE_FIRST: u32 = 1 << 0;
+/// [`ObjectDataBody::flags`] and [`DirectoryStateBody::flags`]: all of the object has been told.
+pub const STATE_LAST: u32 = 1 << 1;
+/// [`ObjectDataBody::flags`]: the range is a hole, and the payload empty.
+pub const STATE_HOLE: u32 = 1 << 2;
 
 /// [`GapBody::reason`]: the operator discarded a ring that had not been drained.
 pub const GAP_DISCARDED: u32 = 1;
@@ -520,6 +595,18 @@ pub struct XattrEntry {
     pub name_len: U32,
     /// Length of the value in bytes.
     pub value_len: U32,
+}
+
+/// One entry of a directory in a payload: this structure, the name, padding to [`RECORD_ALIGN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DirectoryEntry {
+    /// The object with this name.
+    pub object: Identity,
+    /// Type and permission bits of the object, as `st_mode` in `stat(2)`.
+    pub mode: U32,
+    /// Length of the name in bytes.
+    pub name_len: U32,
 }
 
 /// What the writer of a record says about it; the rest of the header follows from these.
@@ -617,6 +704,7 @@ const _: () = {
     assert!(offset_of!(RecordHeader, object) == 64);
     assert!(size_of::<RecordTrailer>() == 8);
     assert!(size_of::<XattrEntry>() == 8);
+    assert!(size_of::<DirectoryEntry>() == 40);
     assert!(size_of::<WhiteoutPart>() == 80);
     assert!(offset_of!(WhiteoutPart, xattrs_len) == 72);
 };

@@ -22,7 +22,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Name of the device node in `/dev`.
 pub const DEVICE_NAME: &str = "reelfs";
 /// Version of this interface; both sides have to have the same.
-pub const UAPI_VERSION: u32 = 2;
+pub const UAPI_VERSION: u32 = 3;
 
 /// Names the ring in [`Attach`] by a descriptor open on the mount (`O_PATH` is enough).
 pub const ATTACH_BY_FD: u32 = 1 << 0;
@@ -44,6 +44,9 @@ pub const RING_GAP: u32 = 1 << 4;
 /// State: changes are being made that go into no log (`onstall=degrade`). It ends when all that was committed is
 /// acknowledged.
 pub const RING_DEGRADED: u32 = 1 << 5;
+/// State: the tree was not empty when it was mounted, and what was in it is in no log of the stream yet. It ends when a
+/// checkpoint is complete. (The next mount says [`RING_GAP`] instead, from the LSN of this mount's first record on.)
+pub const RING_POPULATED: u32 = 1 << 6;
 
 /// `REELFS_IOC_ATTACH`: argument and result.
 ///
@@ -210,6 +213,98 @@ pub struct Users {
     pub users: [UserEntry; USERS_MAX],
 }
 
+/// `REELFS_IOC_CHECKPOINT`: puts the begin or the end of a checkpoint into the log of the ring that the descriptor is
+/// attached to. One checkpoint is open at a time; detaching, a gap of the log and unmounting end it without an end record.
+///
+/// Errors: `ENOTCONN` not attached; `ENODEV` the mount is gone; `EPROTO` an operation that is none; `EBUSY` to begin,
+/// one is open; `ESTALE` to end, `begin` is not the open one; `EAGAIN` the log takes no records now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Checkpoint {
+    /// In: `CHECKPOINT_*`.
+    pub operation: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Out when it begins, in when it ends: LSN of the begin record, which names the checkpoint.
+    pub begin: u64,
+    /// In, when it ends: number of objects whose state was put into the log.
+    pub objects: u64,
+    /// In, when it ends: bytes of contents that were put into the log.
+    pub bytes: u64,
+    /// Out: LSN behind the record.
+    pub lsn: u64,
+    /// Out when it begins: identity of the root, as records have it.
+    pub root: [u8; 32],
+}
+
+/// [`Checkpoint::operation`]: begin one.
+pub const CHECKPOINT_BEGIN: u32 = 1;
+/// [`Checkpoint::operation`]: the open one is complete.
+pub const CHECKPOINT_END: u32 = 2;
+/// [`Checkpoint::operation`]: the open one is given up.
+pub const CHECKPOINT_STOP: u32 = 3;
+
+/// `REELFS_IOC_STATE`: puts the state of an object, or a part of it, into the log, under the lock of the object, as one
+/// record or some.
+///
+/// Errors: `ENOTCONN` not attached; `ENODEV` the mount is gone; `EPROTO` what is asked for is nothing; `ESTALE`
+/// `checkpoint` is not the open one; `ENOENT` there is no such object any more; `ENOTDIR`, `EINVAL` it has no entries, or
+/// no contents; `EAGAIN` the contents were shifted since `shifts` (begin again at 0), or the log takes no records now;
+/// what reading the object can fail with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct State {
+    /// In: `TELL_*`.
+    pub what: u32,
+    /// Out: `STATE_LAST` when all has been told, else zero.
+    pub flags: u32,
+    /// In: LSN of the begin record of the open checkpoint.
+    pub checkpoint: u64,
+    /// In: identity of the object, as records have it.
+    pub object: [u8; 32],
+    /// In and out, with [`TELL_DATA`] the offset, with [`TELL_ENTRIES`] the directory's cookie: where to begin, and where
+    /// to go on. Zero is the beginning.
+    pub position: u64,
+    /// In and out, with [`TELL_DATA`]: how often the contents have been shifted, as the call before said; looked at where
+    /// `position` is not zero.
+    pub shifts: u64,
+    /// In: about how many bytes of the log this call may fill; the kernel has its own limit below that.
+    pub length: u64,
+    /// Out, with [`TELL_OBJECT`]: type and permission bits.
+    pub mode: u32,
+    /// Out, with [`TELL_OBJECT`]: number of links.
+    pub nlink: u32,
+    /// Out, with [`TELL_OBJECT`] the size of a file; with [`TELL_DATA`] bytes of contents told; with [`TELL_ENTRIES`] the
+    /// number of entries told.
+    pub amount: u64,
+    /// Out: LSN behind the last record that was made.
+    pub lsn: u64,
+}
+
+/// [`State::what`]: attributes, extended attributes, target of a symbolic link.
+pub const TELL_OBJECT: u32 = 1;
+/// [`State::what`]: contents of a regular file from `position` on.
+pub const TELL_DATA: u32 = 2;
+/// [`State::what`]: entries of a directory from `position` on.
+pub const TELL_ENTRIES: u32 = 3;
+
+/// How many identities one answer of `REELFS_IOC_UNNAMED` holds.
+pub const UNNAMED_MAX: usize = 32;
+
+/// `REELFS_IOC_UNNAMED`: objects that are in use and have no name, in the order of their identities' bytes.
+///
+/// Errors: `ENOTCONN` not attached; `ENODEV` the mount is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Unnamed {
+    /// In: the last one of the part before; zero for the first part.
+    pub after: [u8; 32],
+    /// Out: how many are filled in; fewer than there is room for when it was the last part.
+    pub count: u64,
+    /// Out: the identities, as records have them.
+    pub objects: [[u8; 32]; UNNAMED_MAX],
+}
+
 /// `REELFS_IOC_LIST`: the ring with the smallest id that is at least `entry.ring`. Errors: `ENOENT` there is none.
 pub type List = ListEntry;
 
@@ -258,8 +353,17 @@ pub const IOC_DISCARD: u32 = iowr(0x13, size_of::<Discard>());
 pub const IOC_LIST: u32 = iowr(0x14, size_of::<ListEntry>());
 /// See [`Users`].
 pub const IOC_USERS: u32 = iowr(0x15, size_of::<Users>());
+/// See [`Checkpoint`].
+pub const IOC_CHECKPOINT: u32 = iowr(0x16, size_of::<Checkpoint>());
+/// See [`State`].
+pub const IOC_STATE: u32 = iowr(0x17, size_of::<State>());
+/// See [`Unnamed`].
+pub const IOC_UNNAMED: u32 = iowr(0x18, size_of::<Unnamed>());
 
 const _: () = {
+    assert!(size_of::<Checkpoint>() == 72);
+    assert!(size_of::<State>() == 96);
+    assert!(size_of::<Unnamed>() == 1064);
     assert!(size_of::<Attach>() == 120);
     assert!(size_of::<Acknowledge>() == 8);
     assert!(size_of::<Discard>() == 16);

@@ -288,15 +288,30 @@ impl<'a> RecordView<'a> {
                 let body: &XattrBody = self.body()?;
                 Event::RemoveXattr { body, name: parts.take(body.name_len.get())? }
             }
-            Some(
-                kind @ (RecordType::ObjectState
-                | RecordType::ObjectData
-                | RecordType::DirectoryState
-                | RecordType::CheckpointBegin
-                | RecordType::CheckpointEnd
-                | RecordType::Active
-                | RecordType::Synced),
-            ) => return Err(RecordError::Type(kind as u16)),
+            Some(RecordType::ObjectState) => {
+                let body: &ObjectStateBody = self.body()?;
+                Event::ObjectState {
+                    body,
+                    target: parts.take(body.target_len.get())?,
+                    xattrs: parts.xattrs(body.xattrs_len.get(), body.xattrs.get())?,
+                }
+            }
+            Some(RecordType::ObjectData) => {
+                let body: &ObjectDataBody = self.body()?;
+                let data = core::mem::take(&mut parts.rest);
+                let hole = body.flags.get() & STATE_HOLE != 0;
+                if data.len() as u64 != if hole { 0 } else { body.length.get() } {
+                    return Err(RecordError::Parts);
+                }
+                Event::ObjectData { body, data }
+            }
+            Some(RecordType::DirectoryState) => {
+                let body: &DirectoryStateBody = self.body()?;
+                Event::DirectoryState { body, entries: parts.entries(body.entries.get())? }
+            }
+            Some(RecordType::CheckpointBegin) => Event::CheckpointBegin { body: self.body()? },
+            Some(RecordType::CheckpointEnd) => Event::CheckpointEnd { body: self.body()? },
+            Some(kind @ (RecordType::Active | RecordType::Synced)) => return Err(RecordError::Type(kind as u16)),
         };
         if parts.rest.is_empty() {
             Ok(event)
@@ -382,6 +397,25 @@ pub enum Event<'a> {
         body: &'a XattrBody,
         name: &'a [u8],
     },
+    ObjectState {
+        body: &'a ObjectStateBody,
+        target: &'a [u8],
+        xattrs: Xattrs<'a>,
+    },
+    ObjectData {
+        body: &'a ObjectDataBody,
+        data: &'a [u8],
+    },
+    DirectoryState {
+        body: &'a DirectoryStateBody,
+        entries: Entries<'a>,
+    },
+    CheckpointBegin {
+        body: &'a CheckpointBeginBody,
+    },
+    CheckpointEnd {
+        body: &'a CheckpointEndBody,
+    },
     /// A record of a type that is not known and may be skipped.
     Skipped,
 }
@@ -427,6 +461,24 @@ impl Xattrs<'_> {
     }
 }
 
+/// The entries of a directory in a payload, checked to be whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Entries<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Entries<'a> {
+    /// The entry and its name.
+    type Item = (&'a DirectoryEntry, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut parts = Parts { rest: self.bytes };
+        let item = parts.entry().ok()?;
+        self.bytes = parts.rest;
+        Some(item)
+    }
+}
+
 /// A payload being taken apart. Each part is followed by padding to [`RECORD_ALIGN`], which the last part of a
 /// payload does not have.
 struct Parts<'a> {
@@ -462,6 +514,21 @@ impl<'a> Parts<'a> {
         let (part, rest) = WhiteoutPart::ref_from_prefix(self.rest).map_err(|_| RecordError::Parts)?;
         self.rest = rest;
         Ok(Whiteout { attr: &part.attr, xattrs: self.xattrs(part.xattrs_len.get(), part.xattrs.get())? })
+    }
+
+    fn entry(&mut self) -> Result<(&'a DirectoryEntry, &'a [u8]), RecordError> {
+        let (entry, rest) = DirectoryEntry::ref_from_prefix(self.rest).map_err(|_| RecordError::Parts)?;
+        self.rest = rest;
+        Ok((entry, self.take(entry.name_len.get())?))
+    }
+
+    /// The rest of the payload as so many entries.
+    fn entries(&mut self, count: u32) -> Result<Entries<'a>, RecordError> {
+        let bytes = self.rest;
+        for _ in 0..count {
+            self.entry()?;
+        }
+        Ok(Entries { bytes: bytes.get(..bytes.len() - self.rest.len()).unwrap_or(&[]) })
     }
 
     fn xattrs(&mut self, length: u32, count: u32) -> Result<Xattrs<'a>, RecordError> {

@@ -251,6 +251,11 @@ pub struct SegmentEnd {
     pub hash: [u8; 32],
     /// Chain hash: BLAKE3 of the chain hash before (32 zero bytes for segment 0) followed by `hash`.
     pub chain: [u8; 32],
+    /// LSN of the begin record of the last checkpoint that is complete up to here. So that a restore finds it without
+    /// reading all of the log; nothing else depends on it.
+    pub checkpoint_begin: U64,
+    /// LSN behind its end record; zero: none is known.
+    pub checkpoint_end: U64,
 }
 
 /// [`Trailer::reason`]: the volume was full while there was more to write; the log goes on elsewhere.
@@ -581,7 +586,8 @@ const _: () = {
     assert!(offset_of!(BlockHeader, lsn_start) == 64);
     assert!(offset_of!(BlockHeader, timeline) == 80);
     assert!(size_of::<VolumeStart>() == 240);
-    assert!(size_of::<SegmentEnd>() == 80);
+    assert!(size_of::<SegmentEnd>() == 96);
+    assert!(offset_of!(SegmentEnd, checkpoint_begin) == 80);
     assert!(size_of::<Trailer>() == 56);
     assert!(size_of::<VolumeKeyHead>() == 48);
     assert!(SEAL_LEN == 40);

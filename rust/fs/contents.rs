@@ -110,7 +110,7 @@ pub(super) fn commit_size(room: capture::Room<'_, AttrBody>, inode: &Locked<'_, 
 
 /// An operation on a file's contents failed below: if it left traces, they are recorded. Attributes and size as they are
 /// now; and the contents, as far as they may be others (`changed`), unless it was refused before it began with them.
-/// What cannot be recorded ends the log.
+/// What cannot be recorded ends the log. Returns whether there were any.
 ///
 /// Times alone do not tell whether it had begun: two changes may fall into one tick of the clock. To be called without
 /// room; `before` is what the file below was like.
@@ -120,12 +120,12 @@ pub(super) fn salvage(
     error: Error,
     before: &Attr,
     changed: Option<Range<i64>>,
-) {
+) -> bool {
     const REFUSALS: [Error; 13] =
         [EINVAL, EPERM, EACCES, EBADF, EFBIG, ENODEV, ENXIO, ESPIPE, EXDEV, EISDIR, ETXTBSY, EROFS, EAGAIN];
     let refused = REFUSALS.contains(&error) || error == eopnotsupp() || error == ebade();
     if refused && !differs(before, &inode.lower().attr()) {
-        return;
+        return false;
     }
     let data = inode.superblock().data();
     let recorded = || -> Result {
@@ -139,4 +139,5 @@ pub(super) fn salvage(
     if insist(recorded).is_err() {
         data.lost("a file's contents could not be recorded after an operation failed midway");
     }
+    true
 }

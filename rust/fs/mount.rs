@@ -6,14 +6,16 @@ use super::{
     attr::DAX,
     mapped::{self, Mappings},
     options::{on_stall_name, FLUSH_DEFAULT, POLICY_DEFAULT},
+    shifts::Shifts,
     state::{attributes_with_flags, identity},
+    tell::Teller,
     xattr::Collector,
     ReelFs,
 };
 use crate::capture::{Config, Log, Lower, Root};
 use crate::format::mark::{MARK_LEN, MARK_XATTR};
 use crate::vfs::{
-    chardev::SuperblockId, enodata, enotempty, eopnotsupp, Claim, FileSystem, MountContext, OwnedPath, PrivateMount,
+    chardev::SuperblockId, enodata, eopnotsupp, Claim, Door, FileSystem, MountContext, OwnedPath, PrivateMount,
     SetMode, SuperBlock,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -32,6 +34,7 @@ pub(crate) struct Mounted {
     force: bool,
     log: Arc<Log>,
     mappings: Arc<Mappings>,
+    shifts: Shifts,
     _claim: Claim,
 }
 
@@ -44,6 +47,11 @@ impl Mounted {
     /// Returns the files that are mapped so that stores may come.
     pub(super) fn mappings(&self) -> &Mappings {
         &self.mappings
+    }
+
+    /// Returns how often contents were shifted.
+    pub(super) fn shifts(&self) -> &Shifts {
+        &self.shifts
     }
 
     /// Returns after how many seconds stores through mappings are captured. It may change.
@@ -139,6 +147,7 @@ pub(super) fn mount(
     ctx: &MountContext<'_, ReelFs>,
     path: &OwnedPath,
     id: SuperblockId,
+    door: &Arc<Door<ReelFs>>,
 ) -> Result<(Arc<PrivateMount>, Mounted)> {
     let sb = path.superblock();
     let ty = sb.type_name();
@@ -174,17 +183,20 @@ pub(super) fn mount(
     }
     let lower = Arc::new(lower, GFP_KERNEL)?;
     let tree = Arc::new(Tree { lower: lower.clone() }, GFP_KERNEL)?;
-    check_contents(ctx, &tree)?;
+    check_mark(ctx, &tree)?;
+    // Whether it matters depends on whose log it gets.
+    let populated = !tree.lower.is_empty()?;
 
     let options = ctx.options();
     let mut source = KVec::new();
     source.extend_from_slice(ctx.source()?.to_bytes(), GFP_KERNEL)?;
     let policy = options.policy(POLICY_DEFAULT);
-    let log = Log::new(Config { size: options.ring(), policy, source, superblock: id, lower: tree })
-        .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
     let flush = AtomicU32::new(options.flush(FLUSH_DEFAULT));
-    let mappings = Mappings::new()?;
-    let mounted = Mounted { flush, force: options.force(), log, mappings, _claim: claim };
+    let (mappings, shifts, objects) = (Mappings::new()?, Shifts::new()?, Teller::new(door)?);
+    let config = Config { size: options.ring(), policy, source, superblock: id, lower: tree, objects, populated };
+    let log = Log::new(config)
+        .map_err(|e| ctx.refuse(e, fmt!("there is no memory for a ring of {} bytes", options.ring())))?;
+    let mounted = Mounted { flush, force: options.force(), log, mappings, shifts, _claim: claim };
     Ok((lower, mounted))
 }
 
@@ -200,30 +212,16 @@ fn uses_dax(path: &OwnedPath) -> Result<bool> {
     Ok(path.dentry().file_attributes().is_some_and(|(flags, _)| flags & DAX != 0))
 }
 
-/// Refuses a tree whose contents no log has. (Putting the state of a populated tree into the log
-/// is not offered yet.)
-fn check_contents(ctx: &MountContext<'_, ReelFs>, tree: &Tree) -> Result {
+/// Refuses a tree that cannot carry the mark.
+fn check_mark(ctx: &MountContext<'_, ReelFs>, tree: &Tree) -> Result {
     let mut mark = [0; MARK_LEN];
     match tree.read_mark(&mut mark) {
-        Ok(Some(_)) => return Ok(()),
         // A mark that is not one is the consumer's to judge.
-        Err(ERANGE) => return Ok(()),
-        Err(e) if e == eopnotsupp() => {
-            return Err(ctx.refuse(
-                e,
-                fmt!("the filesystem has no extended attributes, by which a tree and its log know each other"),
-            ))
-        }
-        Err(e) => return Err(ctx.refuse(e, fmt!("the mark on the directory cannot be read"))),
-        Ok(None) => {}
+        Ok(_) | Err(ERANGE) => Ok(()),
+        Err(e) if e == eopnotsupp() => Err(ctx
+            .refuse(e, fmt!("the filesystem has no extended attributes, by which a tree and its log know each other"))),
+        Err(e) => Err(ctx.refuse(e, fmt!("the mark on the directory cannot be read"))),
     }
-    if tree.lower.is_empty()? {
-        return Ok(());
-    }
-    Err(ctx.refuse(
-        enotempty(),
-        fmt!("the directory has contents that are in no log; only an empty one can be mounted first"),
-    ))
 }
 
 /// Changes what a remount may change; what is not said stays.

@@ -48,15 +48,19 @@ pub(super) fn fallocate(file: &File<ReelFs>, mode: i32, offset: i64, len: i64) -
     if mode & SHIFTS != 0 {
         shifted(&inode, from);
     }
-    match result {
+    let done = match result {
         Ok(()) => {
             let lsn = capture::fallocate(room, &change(&inode), mode as u32, from, range);
             inode.data().recorded(lsn);
+            true
         }
         Err(e) => {
             drop(room);
-            salvage(file, &inode, e, &before, changed(mode, offset, len));
+            salvage(file, &inode, e, &before, changed(mode, offset, len))
         }
+    };
+    if mode & SHIFTS != 0 && done {
+        sb.data().shifts().count(&inode.data().identity());
     }
     result
 }

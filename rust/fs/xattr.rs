@@ -10,6 +10,9 @@ use crate::vfs::{
 };
 use kernel::prelude::*;
 
+/// No value is longer, nor is a list of names, in bytes (`XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of `linux/limits.h`).
+const XATTR_MAX: usize = 64 << 10;
+
 /// Where xfs keeps access control lists. They are shown, set and recorded by the names that all filesystems have for
 /// them; under two names at once, one would outlive the other in the log.
 const HIDDEN_LISTS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
@@ -110,7 +113,8 @@ pub(super) struct Collector {
 impl Collector {
     /// Prepares for `capacity` bytes of entries.
     pub(super) fn new(capacity: usize) -> Result<Self> {
-        Ok(Self { found: XattrBuffer::new(capacity)?, names: zeros(capacity)?, value: zeros(capacity)? })
+        let part = capacity.min(XATTR_MAX);
+        Ok(Self { found: XattrBuffer::new(capacity)?, names: zeros(part)?, value: zeros(part)? })
     }
 
     /// Collects. [`E2BIG`] or [`ERANGE`] if there is more than was prepared for. Sleeps.

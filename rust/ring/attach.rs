@@ -14,15 +14,18 @@ use super::log::{Entry, Log, Lower, Phase, Root, State};
 use super::registry;
 use crate::format::crc32c_append;
 use crate::format::mark::{Mark, MARK_CLEAN, MARK_LEN};
-use crate::format::record::{Body, Lsn, MountBody, RecordType, MOUNT_FIRST, MOUNT_GAP, MOUNT_UNCLEAN, RECORD_ALIGN};
+use crate::format::record::{
+    Body, Lsn, MountBody, RecordType, MOUNT_FIRST, MOUNT_GAP, MOUNT_POPULATED, MOUNT_UNCLEAN, RECORD_ALIGN,
+};
 use crate::format::uapi::{Attach, ATTACH_ADOPT, RING_FIRST};
 
 /// The kernel crate has constants for the commonest errors only.
-const ESTALE: i32 = kernel::bindings::ESTALE as i32;
+pub(super) const ESTALE: i32 = kernel::bindings::ESTALE as i32;
 const EUCLEAN: i32 = kernel::bindings::EUCLEAN as i32;
-const ENOTCONN: i32 = kernel::bindings::ENOTCONN as i32;
+pub(super) const ENOTCONN: i32 = kernel::bindings::ENOTCONN as i32;
+pub(super) const EPROTO: i32 = kernel::bindings::EPROTO as i32;
 
-fn errno(number: i32) -> Error {
+pub(super) fn errno(number: i32) -> Error {
     Error::from_errno(-number)
 }
 
@@ -63,6 +66,8 @@ pub(crate) struct Readiness {
 /// What is known of the tree before a consumer is let in.
 struct Admission {
     first: bool,
+    /// The tree belonged to no stream, or to another one: what is in it is not in this one.
+    strange: bool,
     unclean: bool,
     epoch: u64,
     /// Where the log began to lack changes before this mount.
@@ -71,7 +76,7 @@ struct Admission {
 
 /// The mark of a mount that ended in order, its log at `end`.
 pub(super) fn clean_mark(state: &State, end: Lsn) -> [u8; MARK_LEN] {
-    zerocopy::transmute!(Mark::new(MARK_CLEAN, state.stream, state.epoch, end, end, state.gaps.lacks))
+    zerocopy::transmute!(Mark::new(MARK_CLEAN, state.stream, state.epoch, end, end, state.lacks()))
 }
 
 /// Judges a tree by its mark. `EUCLEAN` damaged; `EXDEV` of another stream; `ESTALE` its log ends elsewhere.
@@ -79,29 +84,30 @@ fn judge(lower: &dyn Lower, request: &Attach) -> Result<Admission> {
     let adopt = request.flags & ATTACH_ADOPT != 0;
     let mut value = [0; MARK_LEN];
     let length = match lower.read_mark(&mut value) {
-        Ok(None) => return Ok(Admission { first: true, unclean: false, epoch: 1, gap: None }),
+        Ok(None) => return Ok(Admission { first: true, strange: true, unclean: false, epoch: 1, gap: None }),
         Ok(Some(length)) => length,
         // Longer than any mark.
         Err(error) if error == ERANGE => 0,
         Err(error) => return Err(error),
     };
     let Ok(mark) = Mark::parse(value.get(..length).unwrap_or(&[])) else {
-        let adopted = Admission { first: false, unclean: true, epoch: 1, gap: None };
+        let adopted = Admission { first: false, strange: false, unclean: true, epoch: 1, gap: None };
         return if adopt { Ok(adopted) } else { Err(errno(EUCLEAN)) };
     };
     let epoch = mark.epoch.get().saturating_add(1);
     if mark.stream != request.stream {
         // Where another stream lacks changes says nothing here; that this one lacks all of them is said already.
-        return if adopt { Ok(Admission { first: false, unclean: true, epoch, gap: None }) } else { Err(EXDEV) };
+        let adopted = Admission { first: false, strange: true, unclean: true, epoch, gap: None };
+        return if adopt { Ok(adopted) } else { Err(EXDEV) };
     }
     let gap = mark.gap();
     if mark.is_clean() && mark.next_lsn.get() == request.next_lsn {
-        return Ok(Admission { first: false, unclean: false, epoch, gap });
+        return Ok(Admission { first: false, strange: false, unclean: false, epoch, gap });
     }
     if mark.is_clean() && !adopt {
         return Err(errno(ESTALE));
     }
-    Ok(Admission { first: false, unclean: true, epoch, gap })
+    Ok(Admission { first: false, strange: false, unclean: true, epoch, gap })
 }
 
 impl Log {
@@ -148,9 +154,11 @@ impl Log {
     fn open(&self, lower: &dyn Lower, consumer: &Arc<Consumer>, request: &mut Attach) -> Result {
         let admission = judge(lower, request)?;
         let root = lower.root()?;
+        let populated = admission.strange && self.had_contents;
         let flags = (if admission.first { MOUNT_FIRST } else { 0 })
             | (if admission.unclean { MOUNT_UNCLEAN } else { 0 })
-            | (if admission.gap.is_some() { MOUNT_GAP } else { 0 });
+            | (if admission.gap.is_some() { MOUNT_GAP } else { 0 })
+            | (if populated { MOUNT_POPULATED } else { 0 });
         let body = mount_body(&root, request.stream, flags)?;
 
         // Nobody else takes room before the log is open, so there is no waiting.
@@ -167,7 +175,8 @@ impl Log {
         // Changes may have been made that nobody waited for. (If that begins right now, whoever begins it writes the
         // mark after us.)
         let gap = admission.gap.or(self.state.lock().gaps.is_open().then_some(request.next_lsn));
-        let mark = Mark::new(0, request.stream, admission.epoch, request.next_lsn, 0, gap);
+        let lacks = if populated { Some(request.next_lsn) } else { gap };
+        let mark = Mark::new(0, request.stream, admission.epoch, request.next_lsn, 0, lacks);
         if let Err(error) = lower.write_mark(&zerocopy::transmute!(mark)) {
             self.abandon(taken);
             return Err(error);
@@ -186,6 +195,8 @@ impl Log {
         state.first_lsn = request.next_lsn;
         state.unclean = admission.unclean;
         state.gaps.lacks = gap;
+        state.populated = populated;
+        state.root = root.identity;
         if !state.book.begin(request.next_lsn) {
             state.book.abandon(taken);
             return Err(EINVAL);
@@ -274,6 +285,7 @@ impl Log {
         let detached = {
             let mut state = self.state.lock();
             if state.is_consumer(consumer) {
+                state.checkpoint = None;
                 state.consumer.take()
             } else {
                 None
@@ -320,7 +332,16 @@ impl Log {
 }
 
 impl State {
-    fn is_consumer(&self, consumer: &Arc<Consumer>) -> bool {
+    /// Where the log begins to lack what is in the tree, as the mark has it.
+    pub(super) fn lacks(&self) -> Option<Lsn> {
+        if self.populated {
+            Some(self.first_lsn)
+        } else {
+            self.gaps.lacks
+        }
+    }
+
+    pub(super) fn is_consumer(&self, consumer: &Arc<Consumer>) -> bool {
         self.consumer.as_ref().is_some_and(|attached| Arc::ptr_eq(attached, consumer))
     }
 

@@ -177,6 +177,8 @@ impl Log {
         state.gaps.missing = Missing::default();
         state.gaps.count += 1;
         state.gaps.begin = None;
+        // What is put into the log for it would rest on changes that are not there.
+        state.checkpoint = None;
         if state.phase == Phase::Open {
             self.publish_gap(state);
         }
@@ -209,9 +211,21 @@ impl Log {
 
     /// Commits a record of the log's own, into room that is kept.
     pub(super) fn publish_kept<B: Body>(&self, state: &mut State, kind: RecordType, body: &B) -> Option<Lsn> {
+        self.publish_own(state, Claim::Kept, kind, Identity::NONE, body)
+    }
+
+    /// Takes room for a record without a payload, and commits it at once. `None`, and nothing done, without room.
+    pub(super) fn publish_own<B: Body>(
+        &self,
+        state: &mut State,
+        claim: Claim,
+        kind: RecordType,
+        object: Identity,
+        body: &B,
+    ) -> Option<Lsn> {
         let need = self.need::<B>(0, RECORD_ALIGN).ok()?;
-        let taken = state.book.take(&need, Claim::Kept)?;
-        let entry = Entry { kind, flags: 0, object: Identity::NONE, body, payload_len: 0, payload_crc: 0 };
+        let taken = state.book.take(&need, claim)?;
+        let entry = Entry { kind, flags: 0, object, body, payload_len: 0, payload_crc: 0 };
         self.publish(state, taken, &entry)
     }
 
@@ -219,12 +233,12 @@ impl Log {
     fn mark_gap(&self, lower: &dyn Lower) -> Result {
         let known = {
             let state = self.state.lock();
-            let lacks = state.gaps.lacks;
+            let lacks = state.lacks();
             (state.phase != Phase::Fresh).then(|| Mark::new(0, state.stream, state.epoch, state.first_lsn, 0, lacks))
         };
         let mark = match known {
             Some(mark) => mark,
-            // There is no log yet. A tree without a mark is not mounted again before it is empty.
+            // There is no log yet. A tree without a mark that is not empty counts as populated when it is mounted again.
             None => {
                 let mut value = [0; MARK_LEN];
                 let Some(length) = lower.read_mark(&mut value)? else { return Ok(()) };

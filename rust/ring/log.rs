@@ -15,6 +15,7 @@ use kernel::time::{Instant, Monotonic};
 
 use super::attach::Consumer;
 use super::book::{Book, Kept, Line, Need, Slot, Taken};
+use super::checkpoint::Objects;
 use super::gap::{Gaps, Spell};
 use super::memory::{Memory, QueueMemory};
 use super::room::Room;
@@ -27,8 +28,8 @@ use crate::format::record::{
     RECORD_ALIGN, RECORD_MAX, TRAILER_LEN, WRITE_MAX,
 };
 use crate::format::uapi::{
-    ListEntry, UserEntry, Users, RING_ATTACHED, RING_DEGRADED, RING_GAP, RING_MOUNTED, RING_UNCLEAN, USERS_MAX,
-    USER_OTHERS,
+    ListEntry, UserEntry, Users, RING_ATTACHED, RING_DEGRADED, RING_GAP, RING_MOUNTED, RING_POPULATED, RING_UNCLEAN,
+    USERS_MAX, USER_OTHERS,
 };
 use crate::vfs::chardev::{ModulePin, SuperblockId};
 use crate::vfs::wait::{new_wait_queue, WaitQueue};
@@ -120,6 +121,10 @@ pub(crate) struct Config {
     pub(crate) superblock: SuperblockId,
     /// The tree below.
     pub(crate) lower: Arc<dyn Lower>,
+    /// Its objects.
+    pub(crate) objects: Arc<dyn Objects>,
+    /// Whether the tree has contents already.
+    pub(crate) populated: bool,
 }
 
 /// Where a log is in its life.
@@ -148,6 +153,12 @@ pub(super) struct State {
     /// Where the records of this mount begin.
     pub(super) first_lsn: Lsn,
     pub(super) unclean: bool,
+    /// What was in the tree when it was mounted is in no log of the stream.
+    pub(super) populated: bool,
+    /// Who the root is, from the first attach on.
+    pub(super) root: Identity,
+    /// LSN of the begin record of the checkpoint that is open.
+    pub(super) checkpoint: Option<Lsn>,
     /// The mount is on its way out: nobody waits for a consumer that is not there.
     pub(super) closing: bool,
     /// A change could not be recorded. Nothing more is accepted.
@@ -216,6 +227,9 @@ pub(crate) struct Log {
     pub(super) source: KVec<u8>,
     superblock: SuperblockId,
     pub(super) memory: Arc<Memory>,
+    pub(super) objects: Arc<dyn Objects>,
+    /// The tree had contents when it was mounted.
+    pub(super) had_contents: bool,
     /// See the lock order in [`super`]. The tree below, until the mount is gone.
     #[pin]
     pub(super) control: Mutex<Option<Arc<dyn Lower>>>,
@@ -258,6 +272,9 @@ impl Log {
             epoch: 0,
             first_lsn: 0,
             unclean: false,
+            populated: false,
+            root: Identity::NONE,
+            checkpoint: None,
             closing: false,
             broken: false,
             wanted: 0,
@@ -276,6 +293,8 @@ impl Log {
                     source: config.source,
                     superblock: config.superblock,
                     memory,
+                    objects: config.objects,
+                    had_contents: config.populated,
                     control <- new_mutex!(Some(config.lower), "reelfs_log_control"),
                     state <- new_spinlock!(state, "reelfs_log_state"),
                     room <- new_wait_queue!("reelfs_log_room"),
@@ -515,6 +534,7 @@ impl Log {
         let drained = {
             let mut state = self.state.lock();
             state.phase = Phase::Closed;
+            state.checkpoint = None;
             if let Some(consumer) = &state.consumer {
                 consumer.wake();
             }
@@ -607,6 +627,7 @@ impl State {
             | (if self.consumer.is_some() { RING_ATTACHED } else { 0 })
             | (if self.gaps.lacks.is_some() { RING_GAP } else { 0 })
             | (if self.gaps.is_open() { RING_DEGRADED } else { 0 })
+            | (if self.populated { RING_POPULATED } else { 0 })
     }
 
     /// The consumer did what it is there for: after an acknowledgement, or with another consumer.

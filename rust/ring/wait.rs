@@ -81,7 +81,7 @@ impl Log {
         let need = self.need::<B>(payload_max, align)?;
         let mut verdict = self.wait_share(&need)?;
         if verdict == Verdict::Go {
-            verdict = self.wait_in_line(&need)?;
+            verdict = self.wait_in_line(&need, &|_| Ok(()))?;
         }
         match verdict {
             Verdict::Go => Ok(()),
@@ -123,10 +123,11 @@ impl Log {
         result
     }
 
-    /// Waits for room, in the line.
-    fn wait_in_line(&self, need: &Need) -> Result<Verdict> {
+    /// Waits for room, in the line, for as long as `allowed` has nothing against it.
+    pub(super) fn wait_in_line(&self, need: &Need, allowed: &dyn Fn(&State) -> Result) -> Result<Verdict> {
         {
             let mut state = self.state.lock();
+            allowed(&state)?;
             if !state.book.possible(need) {
                 return Err(E2BIG);
             }
@@ -152,7 +153,7 @@ impl Log {
             if yields {
                 self.room.wake_one();
             }
-            match state.admits() {
+            match allowed(&state).and_then(|()| state.admits()) {
                 Err(error) => Check::Done(Err(error)),
                 Ok(Admission::Aside) => Check::Done(Ok(Verdict::Go)),
                 Ok(Admission::Record) if !yields && state.book.fits(need, Claim::Ordinary) => {

@@ -12,7 +12,7 @@ use super::{
 };
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
-    error::from_err_ptr,
+    error::{from_err_ptr, to_result},
     prelude::*,
     sync::aref::{ARef, AlwaysRefCounted},
     types::Opaque,
@@ -113,6 +113,15 @@ impl Dentry<Foreign> {
         let ptr = NonNull::new(from_err_ptr(ptr)?).ok_or(ENOENT)?;
         // SAFETY: The lookup returned a reference of ours.
         Ok(unsafe { ARef::from_raw(ptr.cast()) })
+    }
+
+    /// Reads the target of a symbolic link into `out`; returns its length. [`ERANGE`] if it is longer, [`EINVAL`] for
+    /// anything else than a link. Sleeps.
+    pub(crate) fn read_link(&self, out: &mut [u8]) -> Result<usize> {
+        // SAFETY: The dentry is valid and the memory ours to write.
+        let ret = unsafe { bindings::rvfs_read_link(self.as_ptr(), out.as_mut_ptr().cast(), out.len()) };
+        to_result(ret)?;
+        Ok(usize::try_from(ret)?)
     }
 }
 

@@ -157,6 +157,46 @@ int rvfs_encode_fid(struct inode *inode, u32 *words, int *max_words)
 	return exportfs_encode_fid(inode, (struct fid *)words, max_words);
 }
 
+/*
+ * Calls @visit for each inode of @sb whose inode below has no name, a reference
+ * held meanwhile; for a few others too, so that none is held up for long.
+ */
+void rvfs_each_unnamed(struct super_block *sb, void *data,
+		       void (*visit)(void *data, struct inode *inode))
+{
+	struct inode *inode, *previous = NULL;
+
+	spin_lock(&sb->s_inode_list_lock);
+	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
+		struct inode *lower;
+
+		spin_lock(&inode->i_lock);
+		/* A bad one is one that was never completed. */
+		if ((inode_state_read(inode) & (I_NEW | I_FREEING | I_WILL_FREE)) || is_bad_inode(inode)) {
+			spin_unlock(&inode->i_lock);
+			continue;
+		}
+		lower = inode->i_private;
+		if (READ_ONCE(lower->i_nlink) && !need_resched()) {
+			spin_unlock(&inode->i_lock);
+			continue;
+		}
+		__iget(inode);
+		spin_unlock(&inode->i_lock);
+		spin_unlock(&sb->s_inode_list_lock);
+
+		visit(data, inode);
+		/* Only now: the inode that was held kept its place in the list. */
+		iput(previous);
+		previous = inode;
+
+		cond_resched();
+		spin_lock(&sb->s_inode_list_lock);
+	}
+	spin_unlock(&sb->s_inode_list_lock);
+	iput(previous);
+}
+
 int rvfs_get_write_access(struct inode *inode)
 {
 	return get_write_access(inode);
@@ -208,6 +248,45 @@ bool rvfs_d_unhashed(const struct dentry *dentry)
 struct dentry *rvfs_dget(struct dentry *dentry)
 {
 	return dget(dentry);
+}
+
+/*
+ * A directory belongs to the mount if it is below its root. For anything else this
+ * can only be said if it has one name, and that one is in memory: what is certainly
+ * elsewhere does not belong to it.
+ */
+static int rvfs_acceptable(void *context, struct dentry *dentry)
+{
+	struct vfsmount *mnt = context;
+
+	if (is_subdir(dentry, mnt->mnt_root))
+		return 1;
+	if (d_is_dir(dentry))
+		return 0;
+	return d_inode(dentry)->i_nlink != 1 || d_unhashed(dentry) ||
+	       !is_subdir(dentry, dentry->d_sb->s_root);
+}
+
+/* NULL or an error where the handle names nothing in @mnt. */
+struct dentry *rvfs_decode_handle(struct vfsmount *mnt, u32 *words, int count, int type)
+{
+	return exportfs_decode_fh_raw(mnt, (struct fid *)words, count, type, 0, rvfs_acceptable, mnt);
+}
+
+/* The target of a symbolic link into @out; its length. -ERANGE: it is longer. */
+int rvfs_read_link(struct dentry *dentry, char *out, size_t size)
+{
+	DEFINE_DELAYED_CALL(done);
+	const char *target = vfs_get_link(dentry, &done);
+	size_t len;
+
+	if (IS_ERR(target))
+		return PTR_ERR(target);
+	len = strlen(target);
+	if (len <= size)
+		memcpy(out, target, len);
+	do_delayed_call(&done);
+	return len <= size ? len : -ERANGE;
 }
 
 void rvfs_d_name(const struct dentry *dentry, const unsigned char **name, u32 *len)
@@ -597,6 +676,97 @@ int rvfs_next_data(struct file *file, loff_t *start, loff_t *end)
 	*start = data;
 	*end = min(*end, hole);
 	return 0;
+}
+
+struct rvfs_names {
+	struct dir_context ctx;
+	void *data;
+	bool (*take)(void *data, const char *name, int len);
+	bool any, full;
+};
+
+static bool rvfs_take_name(struct dir_context *ctx, const char *name, int len, loff_t pos, u64 ino,
+			   unsigned int type)
+{
+	struct rvfs_names *names = container_of(ctx, struct rvfs_names, ctx);
+
+	names->any = true;
+	if (!name_is_dot_dotdot(name, len) && !names->take(names->data, name, len))
+		names->full = true;
+	return !names->full;
+}
+
+/*
+ * Names of the directory from @pos on, until @take has no use for one; @pos is then
+ * where that one is found. 1: to the end; 0: not; else a negative errno.
+ */
+int rvfs_read_names(struct file *file, loff_t *pos, void *data,
+		    bool (*take)(void *data, const char *name, int len))
+{
+	struct rvfs_names names = { .ctx.actor = rvfs_take_name, .data = data, .take = take };
+	loff_t place;
+	int err;
+
+	/* Positions mean the same whoever asks. */
+	file->f_mode |= FMODE_64BITHASH;
+	place = *pos ? vfs_llseek(file, *pos, SEEK_SET) : 0;
+	if (place < 0)
+		return place;
+	/* Some filesystems end early: only one that has nothing more to say is at the end. */
+	do {
+		names.any = false;
+		err = iterate_dir(file, &names.ctx);
+	} while (!err && names.any && !names.full);
+	*pos = file->f_pos;
+	return err ?: !names.full;
+}
+
+struct rvfs_door {
+	struct rw_semaphore lock;
+	struct super_block *sb;
+};
+
+struct rvfs_door *rvfs_door_new(void)
+{
+	struct rvfs_door *door = kzalloc(sizeof(*door), GFP_KERNEL);
+
+	if (door)
+		init_rwsem(&door->lock);
+	return door;
+}
+
+/* Waits until nobody is inside. */
+void rvfs_door_set(struct rvfs_door *door, struct super_block *sb)
+{
+	down_write(&door->lock);
+	door->sb = sb;
+	up_write(&door->lock);
+}
+
+/* The superblock, or NULL. Inside, the task has the kernel's credentials; @cred is what it had. */
+struct super_block *rvfs_door_enter(struct rvfs_door *door, const struct cred **cred)
+{
+	int err = down_read_killable(&door->lock);
+
+	if (err)
+		return ERR_PTR(err);
+	if (!door->sb) {
+		up_read(&door->lock);
+		return NULL;
+	}
+	*cred = override_creds(kernel_cred());
+	return door->sb;
+}
+
+void rvfs_door_leave(struct rvfs_door *door, const struct cred *cred)
+{
+	revert_creds(cred);
+	up_read(&door->lock);
+}
+
+void rvfs_door_free(struct rvfs_door *door)
+{
+	kfree(door);
 }
 
 struct rvfs_work {

@@ -53,6 +53,8 @@ struct kmem_cache *rvfs_inode_cache_create(const char *name, unsigned int size, 
 void *rvfs_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
 void rvfs_rcu_barrier(void);
 int rvfs_encode_fid(struct inode *inode, u32 *words, int *max_words);
+void rvfs_each_unnamed(struct super_block *sb, void *data,
+		       void (*visit)(void *data, struct inode *inode));
 int rvfs_get_write_access(struct inode *inode);
 void rvfs_put_write_access(struct inode *inode);
 int rvfs_notify_change(struct dentry *dentry, struct iattr *attr);
@@ -63,6 +65,8 @@ struct qstr rvfs_qstr(const unsigned char *name, u32 len);
 struct inode *rvfs_d_inode(const struct dentry *dentry);
 bool rvfs_d_unhashed(const struct dentry *dentry);
 struct dentry *rvfs_dget(struct dentry *dentry);
+struct dentry *rvfs_decode_handle(struct vfsmount *mnt, u32 *words, int count, int type);
+int rvfs_read_link(struct dentry *dentry, char *out, size_t size);
 void rvfs_d_name(const struct dentry *dentry, const unsigned char **name, u32 *len);
 int rvfs_vfs_create(struct dentry *dentry, umode_t mode);
 struct dentry *rvfs_vfs_mkdir(struct dentry *dentry, umode_t mode);
@@ -115,6 +119,8 @@ void rvfs_write_protect(struct inode *inode, u64 start, u64 end, void *data,
 u64 rvfs_folio_end(struct inode *inode, u64 pos);
 struct file *rvfs_open_reader(struct vfsmount *mnt, struct inode *inode);
 int rvfs_next_data(struct file *file, loff_t *start, loff_t *end);
+int rvfs_read_names(struct file *file, loff_t *pos, void *data,
+		    bool (*take)(void *data, const char *name, int len));
 
 /* work */
 struct rvfs_work;
@@ -122,6 +128,14 @@ struct rvfs_work *rvfs_work_new(struct super_block *sb, void (*run)(struct super
 void rvfs_work_queue(struct rvfs_work *work, unsigned long delay, bool sooner);
 void rvfs_work_stop(struct rvfs_work *work);
 void rvfs_work_free(struct rvfs_work *work);
+
+/* door */
+struct rvfs_door;
+struct rvfs_door *rvfs_door_new(void);
+void rvfs_door_set(struct rvfs_door *door, struct super_block *sb);
+struct super_block *rvfs_door_enter(struct rvfs_door *door, const struct cred **cred);
+void rvfs_door_leave(struct rvfs_door *door, const struct cred *cred);
+void rvfs_door_free(struct rvfs_door *door);
 
 /* mount */
 void rvfs_fc_error(struct fs_context *fc, const char *message);

@@ -4,11 +4,12 @@
 //!
 //! C headers: `include/linux/mount.h`, `include/linux/path.h`.
 
-use super::{bindings, dentry::LowerDentry, superblock::LowerSuperBlock};
+use super::{bindings, dentry::LowerDentry, estale, superblock::LowerSuperBlock};
 use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     error::{from_err_ptr, to_result},
     prelude::*,
+    sync::aref::ARef,
 };
 
 /// A mount of our own, invisible in every namespace.
@@ -76,6 +77,25 @@ impl PrivateMount {
     pub(crate) fn sync_filesystem(&self) -> Result {
         // SAFETY: The mount holds its superblock, and so keeps it from being unmounted.
         to_result(unsafe { bindings::rvfs_sync_fs((*self.ptr.as_ptr()).mnt_sb) })
+    }
+
+    /// Returns the object that a file handle names ([`LowerInode::encode_handle`](super::LowerInode::encode_handle)), by
+    /// whatever name, if any, is in memory. [`ENOENT`] if there is none. Sleeps.
+    ///
+    /// A directory is below the root. Anything else is not known to be elsewhere: a name of it may be below the root.
+    pub(crate) fn find(&self, kind: u8, words: &mut [u32]) -> Result<ARef<LowerDentry>> {
+        let count = words.len().try_into()?;
+        // SAFETY: The mount is valid, and so are that many words.
+        let found = from_err_ptr(unsafe {
+            bindings::rvfs_decode_handle(self.ptr.as_ptr(), words.as_mut_ptr(), count, kind.into())
+        });
+        let found = match found {
+            // What filesystems say of handles that are not theirs, or not any more, or lead elsewhere.
+            Err(e) if e == estale() || e == EACCES || e == EINVAL => return Err(ENOENT),
+            other => other?,
+        };
+        // SAFETY: A dentry that is returned comes with a reference.
+        NonNull::new(found).map(|ptr| unsafe { ARef::from_raw(ptr.cast()) }).ok_or(ENOENT)
     }
 
     /// The path of `dentry` in this mount.

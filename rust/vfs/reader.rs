@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Contents of a file below, without an open file of ours: what is in memory, and what is on its device.
+//! Contents of a file or directory below, without an open file of ours: what is in memory, and what is on its device.
 //!
 //! C headers: `include/linux/pagemap.h`, `include/linux/rmap.h`.
 
@@ -12,7 +12,7 @@ use kernel::{
     prelude::*,
 };
 
-/// A file below, open for reading in the kernel's own name.
+/// A file or directory below, open for reading in the kernel's own name.
 ///
 /// # Invariants
 ///
@@ -22,6 +22,31 @@ pub(crate) struct LowerReader {
 }
 
 impl LowerReader {
+    pub(super) fn as_ptr(&self) -> *mut bindings::file {
+        self.file.as_ptr()
+    }
+
+    /// Gives the names in a directory to `take`, from a position on (zero is the beginning), until it has no use for one.
+    /// The position is then that of this one. Returns whether there are no more. Sleeps; a lock of the directory below
+    /// is held while `take` runs.
+    pub(crate) fn names(&self, position: &mut i64, mut take: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool> {
+        unsafe extern "C" fn call(data: *mut ffi::c_void, name: *const ffi::c_char, len: ffi::c_int) -> bool {
+            // SAFETY: `data` is what is passed below, and the name that long.
+            let (take, name) = unsafe {
+                (
+                    &mut *data.cast::<&mut dyn FnMut(&[u8]) -> bool>(),
+                    core::slice::from_raw_parts(name.cast::<u8>(), usize::try_from(len).unwrap_or(0)),
+                )
+            };
+            take(name)
+        }
+        // SAFETY: The file is open and nobody else's, and `take` there during the call.
+        let ret =
+            unsafe { bindings::rvfs_read_names(self.file.as_ptr(), position, (&raw mut take).cast(), Some(call)) };
+        to_result(ret)?;
+        Ok(ret == 1)
+    }
+
     /// Reads from `pos` into `out`, up to the end of the file; returns how much there was. Sleeps.
     pub(crate) fn read_at(&self, out: &mut [u8], pos: u64) -> Result<usize> {
         let pos = pos.try_into()?;
@@ -61,7 +86,7 @@ impl Drop for LowerReader {
 }
 
 impl LowerInode {
-    /// Opens the file, whoever asks. Sleeps.
+    /// Opens the file or directory, whoever asks. Sleeps.
     pub(crate) fn reader(&self, mount: &PrivateMount) -> Result<LowerReader> {
         // SAFETY: Mount and inode are valid, and of the same filesystem.
         let file = from_err_ptr(unsafe { bindings::rvfs_open_reader(mount.as_ptr(), self.as_ptr()) })?;

@@ -7,6 +7,7 @@
 use super::{
     bindings, eopnotsupp,
     file::{File, LowerFile},
+    reader::LowerReader,
     FileSystem,
 };
 use core::ops::Range;
@@ -93,38 +94,69 @@ impl LowerFile {
         Ok(count)
     }
 
-    /// Writes a range to the device, and waits for that; not as `fsync` does. What is only in memory may be allocated
-    /// more widely than it is written, and would show as data.
+    /// See [`write_back`].
     pub(crate) fn write_back(&self, range: Range<i64>) -> Result {
-        let last = range.end.saturating_sub(1);
-        // SAFETY: An open file has a mapping.
-        to_result(unsafe { bindings::filemap_write_and_wait_range((*self.as_ptr()).f_mapping, range.start, last) })
+        // SAFETY: The file is open.
+        unsafe { write_back(self.as_ptr(), range) }
     }
 
-    /// Returns what is at the beginning of a range that is not empty, and where that ends. What lies behind the end of
-    /// the file is a hole. The file's own position is lost: for files that nobody else uses.
+    /// See [`extent`]: for files that nobody else uses.
     pub(crate) fn extent(&self, range: Range<i64>) -> Result<(Extent, i64)> {
-        let data = match self.seek(range.start, bindings::SEEK_DATA) {
-            Ok(data) => data,
-            Err(e) if e == ENXIO => return Ok((Extent::Hole, range.end)),
-            Err(e) => return Err(e),
-        };
-        if data > range.start {
-            return Ok((Extent::Hole, data.min(range.end)));
-        }
-        let hole = match self.seek(range.start, bindings::SEEK_HOLE) {
-            Ok(hole) => hole,
-            // Cut off meanwhile.
-            Err(e) if e == ENXIO => return Ok((Extent::Hole, range.end)),
-            Err(e) => return Err(e),
-        };
-        Ok((Extent::Data, hole.clamp(range.start + 1, range.end)))
+        // SAFETY: The file is open.
+        unsafe { extent(self.as_ptr(), range) }
+    }
+}
+
+impl LowerReader {
+    /// See [`write_back`].
+    pub(crate) fn write_back(&self, range: Range<i64>) -> Result {
+        // SAFETY: The file is open.
+        unsafe { write_back(self.as_ptr(), range) }
     }
 
-    fn seek(&self, pos: i64, whence: u32) -> Result<i64> {
-        // SAFETY: The file is valid.
-        length(unsafe { bindings::vfs_llseek(self.as_ptr(), pos, whence as ffi::c_int) })
+    /// See [`extent`].
+    pub(crate) fn extent(&self, range: Range<i64>) -> Result<(Extent, i64)> {
+        // SAFETY: The file is open.
+        unsafe { extent(self.as_ptr(), range) }
     }
+}
+
+/// Writes a range to the device, and waits for that; not as `fsync` does. What is only in memory may be allocated
+/// more widely than it is written, and would show as data.
+///
+/// # Safety
+///
+/// The file is open.
+unsafe fn write_back(file: *mut bindings::file, range: Range<i64>) -> Result {
+    let last = range.end.saturating_sub(1);
+    // SAFETY: An open file has a mapping.
+    to_result(unsafe { bindings::filemap_write_and_wait_range((*file).f_mapping, range.start, last) })
+}
+
+/// Returns what is at the beginning of a range that is not empty, and where that ends. What lies behind the end of
+/// the file is a hole. The file's own position is lost.
+///
+/// # Safety
+///
+/// The file is open.
+unsafe fn extent(file: *mut bindings::file, range: Range<i64>) -> Result<(Extent, i64)> {
+    // SAFETY: The caller's promise.
+    let seek = |whence: u32| length(unsafe { bindings::vfs_llseek(file, range.start, whence as ffi::c_int) });
+    let data = match seek(bindings::SEEK_DATA) {
+        Ok(data) => data,
+        Err(e) if e == ENXIO => return Ok((Extent::Hole, range.end)),
+        Err(e) => return Err(e),
+    };
+    if data > range.start {
+        return Ok((Extent::Hole, data.min(range.end)));
+    }
+    let hole = match seek(bindings::SEEK_HOLE) {
+        Ok(hole) => hole,
+        // Cut off meanwhile.
+        Err(e) if e == ENXIO => return Ok((Extent::Hole, range.end)),
+        Err(e) => return Err(e),
+    };
+    Ok((Extent::Data, hole.clamp(range.start + 1, range.end)))
 }
 
 /// Splits what a C function returned into length and error.

@@ -9,7 +9,9 @@ use super::{
     chardev::SuperblockId,
     claim,
     context::{self, MountContext},
-    dentry, eopnotsupp,
+    dentry,
+    door::Door,
+    eopnotsupp,
     inode::{self, Inode, InodeSlot, LowerInode},
     inode_ops,
     mount::{OwnedPath, PrivateMount},
@@ -56,6 +58,7 @@ pub(super) struct Info<T: FileSystem> {
     /// Where in the errors of the filesystem below ours has read to.
     wb_err: UnsafeCell<u32>,
     work: Work,
+    door: Arc<Door<T>>,
     data: T::SuperData,
 }
 
@@ -186,6 +189,18 @@ impl<T: FileSystem> SuperBlock<T> {
         to_result(unsafe {
             bindings::rvfs_sync_lower(self.as_ptr(), self.lower().superblock().as_ptr(), self.info().wb_err.get())
         })
+    }
+
+    /// Calls `visit` with each of our inodes in memory that has no name, and maybe with some that have one. Sleeps.
+    pub(crate) fn each_unnamed(&self, mut visit: &mut dyn FnMut(&Inode<T>)) {
+        unsafe extern "C" fn call<T: FileSystem>(data: *mut kernel::ffi::c_void, inode: *mut bindings::inode) {
+            // SAFETY: `data` is what is passed below, and the inode one of ours, complete and referenced.
+            let (visit, inode) =
+                unsafe { (&mut *data.cast::<&mut dyn FnMut(&Inode<T>)>(), Inode::<T>::from_raw(inode)) };
+            visit(inode);
+        }
+        // SAFETY: The superblock is valid, all its inodes are stacked, and `visit` is there during the call.
+        unsafe { bindings::rvfs_each_unnamed(self.as_ptr(), (&raw mut visit).cast(), Some(call::<T>)) };
     }
 
     /// Returns our inode on top of `lower`, making it if there is none. Sleeps.
@@ -340,6 +355,9 @@ impl<T: FileSystem> Callbacks<T> {
         // could fail, and nobody uses it once the superblock is shut down.
         unsafe {
             let info: *mut Info<T> = (*sb).s_fs_info.cast();
+            if let Some(info) = info.as_ref() {
+                info.door.close();
+            }
             if !(*sb).s_root.is_null() {
                 let sb = SuperBlock::<T>::from_raw(sb);
                 T::unmounting(sb);
@@ -376,11 +394,13 @@ impl<T: FileSystem> Callbacks<T> {
         let sb = from_err_ptr(unsafe { bindings::sget_fc(fc.cast(), None, Some(bindings::set_anon_super_fc)) })?;
         match Self::fill(ctx, &path, sb) {
             Ok(root) => {
-                // SAFETY: The superblock is complete; the context takes a reference to its root.
+                // SAFETY: The superblock is complete, and stays until `kill_sb` closes the door; the context takes a
+                // reference to its root.
                 unsafe {
                     (*sb).s_root = root;
                     (*sb).s_flags |= bindings::SB_ACTIVE as usize;
                     (*fc).root = bindings::rvfs_dget(root);
+                    SuperBlock::<T>::from_raw(sb).info().door.open(sb);
                 }
                 Ok(())
             }
@@ -402,10 +422,11 @@ impl<T: FileSystem> Callbacks<T> {
         let info = KBox::<Info<T>>::new_uninit(GFP_KERNEL)?;
         // SAFETY: The work goes with the information, which `kill_sb` frees before the superblock goes.
         let work = unsafe { Work::new(sb, Self::background) }?;
-        let (lower, data) = T::mount(ctx, path, SuperblockId::new(sb))?;
+        let door = Door::new()?;
+        let (lower, data) = T::mount(ctx, path, SuperblockId::new(sb), &door)?;
         // SAFETY: The superblock below is valid.
         let wb_err = unsafe { bindings::rvfs_sample_wb_err(lower.superblock().as_ptr()) };
-        let info = KBox::into_raw(KBox::write(info, Info { lower, wb_err: UnsafeCell::new(wb_err), work, data }));
+        let info = KBox::into_raw(KBox::write(info, Info { lower, wb_err: UnsafeCell::new(wb_err), work, door, data }));
         // SAFETY: The superblock is new, its `s_umount` held; nobody else uses it yet. From here
         // on `kill_sb` frees the information.
         let sb = unsafe {

@@ -164,6 +164,26 @@ def remove_xattr(fields, body, payload):
     fields["name"] = payload.part(u32(body, 72)).hex()
 
 
+def object_state(fields, body, payload):
+    fields["target"] = payload.part(u32(body, 80)).hex()
+    fields["xattrs"] = payload.xattrs(u32(body, 84), u32(body, 88))
+
+
+def object_data(fields, body, payload):
+    hole = fields["state_flags"] & 4
+    check(len(payload.data) == (0 if hole else fields["bytes"]), "length of the range")
+    fields["data"] = payload.part(len(payload.data)).hex()
+
+
+def directory_state(fields, body, payload):
+    fields["entries"] = []
+    for _ in range(u32(body, 80)):
+        entry = payload.part(40)
+        fields["entries"].append({
+            "object": identity(entry, 0), "mode": u32(entry, 32), "name": payload.part(u32(entry, 36)).hex(),
+        })
+
+
 NAMED = (184, [("parent", 0, identity), ("attr", 32, attributes), ("parent_attr", 104, attributes)], one_name)
 ATTR = (80, [("attr", 0, attributes), ("asked", 72, u32)], no_payload)
 
@@ -192,6 +212,12 @@ TYPES = {
     49: (80, [("attr", 0, attributes)], set_xattr),
     50: (80, [("attr", 0, attributes)], remove_xattr),
     51: ATTR,
+    64: (96, [("checkpoint", 0, u64), ("attr", 8, attributes)], object_state),
+    65: (104, [("checkpoint", 0, u64), ("offset", 8, u64), ("bytes", 16, u64), ("attr", 24, attributes),
+               ("state_flags", 96, u32)], object_data),
+    66: (96, [("checkpoint", 0, u64), ("attr", 8, attributes), ("state_flags", 84, u32)], directory_state),
+    80: (16, [("checkpoint_flags", 0, u64)], no_payload),
+    81: (32, [("checkpoint", 0, u64), ("objects", 8, u64), ("bytes", 16, u64)], no_payload),
 }
 
 
@@ -337,7 +363,7 @@ def volume(data):
             log += payload[len(log) - start:]
         else:
             check(start == end, "range of a block")
-            check(length == {1: 240, 3: 80, 4: 56}[kind], "payload of a block")
+            check(length == {1: 240, 3: 96, 4: 56}[kind], "payload of a block")
         if kind == 4:
             check(u64(payload, 0) == len(log), "last LSN of the trailer")
             break

@@ -112,6 +112,24 @@ fn listing(log: &[u8]) -> String {
                 "attr": attr(&body.attr), "name": hex(name), "value": hex(value),
             }),
             Event::RemoveXattr { body, name } => json!({ "attr": attr(&body.attr), "name": hex(name) }),
+            Event::ObjectState { body, target, xattrs: list } => json!({
+                "checkpoint": body.checkpoint.get(), "attr": attr(&body.attr), "target": hex(target),
+                "xattrs": xattrs(list),
+            }),
+            Event::ObjectData { body, data } => json!({
+                "checkpoint": body.checkpoint.get(), "offset": body.offset.get(), "bytes": body.length.get(),
+                "attr": attr(&body.attr), "state_flags": body.flags.get(), "data": hex(data),
+            }),
+            Event::DirectoryState { body, entries } => json!({
+                "checkpoint": body.checkpoint.get(), "attr": attr(&body.attr), "state_flags": body.flags.get(),
+                "entries": entries.map(|(entry, name)| json!({
+                    "object": id(&entry.object), "mode": entry.mode.get(), "name": hex(name),
+                })).collect::<Vec<_>>(),
+            }),
+            Event::CheckpointBegin { body } => json!({ "checkpoint_flags": body.flags.get() }),
+            Event::CheckpointEnd { body } => json!({
+                "checkpoint": body.checkpoint.get(), "objects": body.objects.get(), "bytes": body.bytes.get(),
+            }),
         };
         fields.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
         lines.push_str(&sorted(&fields).to_string());

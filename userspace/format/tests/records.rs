@@ -11,7 +11,7 @@ use reelfs_format::build::{LogBuilder, Payload};
 use reelfs_format::record::*;
 use reelfs_format::view::{check_name, peek_length, peek_length_back, Event, RecordError, RecordView};
 use reelfs_format::{crc32c_append, record};
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 fn boundaries(log: &[u8]) -> Vec<usize> {
     let mut found = vec![0];
@@ -179,14 +179,14 @@ fn a_type_from_the_future_is_skipped_only_if_it_says_so() {
         assert!(!kind.name().is_empty());
     }
     // Known, but reserved.
-    record[6..8].copy_from_slice(&(RecordType::CheckpointEnd as u16).to_le_bytes());
+    record[6..8].copy_from_slice(&(RecordType::Synced as u16).to_le_bytes());
     record[12..16].copy_from_slice(&96_u32.to_le_bytes());
     record[36..40].copy_from_slice(&85_u32.to_le_bytes());
     let crc = crc32c_append(0, &record[96..181]);
     record[40..44].copy_from_slice(&crc.to_le_bytes());
     reseal(&mut record);
     let view = RecordView::parse(&record, None).unwrap();
-    assert_eq!(view.event().unwrap_err(), RecordError::Type(RecordType::CheckpointEnd as u16));
+    assert_eq!(view.event().unwrap_err(), RecordError::Type(RecordType::Synced as u16));
 }
 
 #[test]
@@ -219,6 +219,45 @@ fn parts_that_do_not_add_up_are_refused() {
     assert!(event(create, 0, 0, (length, 2), &Payload::of(&bytes)).is_err());
     bytes[0..8].fill(0xff);
     assert!(event(create, 0, 0, (length, 2), &Payload::of(&bytes)).is_err());
+}
+
+#[test]
+fn states_that_do_not_add_up_are_refused() {
+    let data = |length: u64, flags: u32, bytes: &[u8]| {
+        let mut body = ObjectDataBody::new_zeroed();
+        (body.length, body.flags) = (length.into(), flags.into());
+        let mut log = LogBuilder::new();
+        log.push(RecordType::ObjectData, 0, common::identity(1), &body, &Payload::of(bytes)).unwrap();
+        RecordView::parse(&log.bytes, None).unwrap().event().map(|_| ())
+    };
+    assert_eq!(data(5, 0, b"bytes"), Ok(()));
+    assert_eq!(data(5000, STATE_HOLE, b""), Ok(()));
+    assert_eq!(data(0, STATE_LAST, b""), Ok(()));
+    for (length, flags) in [(4, 0), (6, 0), (5, STATE_HOLE), (u64::MAX, 0)] {
+        assert_eq!(data(length, flags, b"bytes"), Err(RecordError::Parts), "{length} {flags}");
+    }
+
+    let entries = |count: u32, name_len: u32| {
+        let mut body = DirectoryStateBody::new_zeroed();
+        body.entries = count.into();
+        let one = |name: &[u8], name_len: u32| {
+            let (object, mode) = (common::identity(2), 0o100_644.into());
+            let entry = DirectoryEntry { object, mode, name_len: name_len.into() };
+            [entry.as_bytes(), name].concat()
+        };
+        let payload = Payload::of(&one(b"first", 5)).part(&one(b"second name", name_len));
+        let mut log = LogBuilder::new();
+        log.push(RecordType::DirectoryState, 0, common::identity(1), &body, &payload).unwrap();
+        let view = RecordView::parse(&log.bytes, None).unwrap();
+        view.event().map(|event| match event {
+            Event::DirectoryState { entries, .. } => entries.map(|(_, name)| name.to_vec()).collect(),
+            _ => Vec::new(),
+        })
+    };
+    assert_eq!(entries(2, 11), Ok(vec![b"first".to_vec(), b"second name".to_vec()]));
+    for (count, name_len) in [(0, 11), (1, 11), (3, 11), (u32::MAX, 11), (2, 12), (2, u32::MAX)] {
+        assert!(entries(count, name_len).is_err(), "{count} {name_len}");
+    }
 }
 
 #[test]
@@ -338,8 +377,12 @@ proptest! {
         }
         reseal(&mut record);
         if let Ok(view) = RecordView::parse(&record, None) {
-            if let Ok(Event::Create { xattrs, .. } | Event::Mount { xattrs, .. }) = view.event() {
-                let _ = xattrs.count();
+            match view.event() {
+                Ok(Event::Create { xattrs, .. } | Event::Mount { xattrs, .. } | Event::ObjectState { xattrs, .. }) => {
+                    let _ = xattrs.count();
+                }
+                Ok(Event::DirectoryState { entries, .. }) => drop(entries.count()),
+                _ => {}
             }
         }
     }

@@ -20,5 +20,5 @@ pub mod tape;
 pub mod writer;
 
 pub use label::LabelState;
-pub use log::LogState;
+pub use log::{Checkpoint, LogState};
 pub use medium::{Medium, MediumError, Position, Read, Written};

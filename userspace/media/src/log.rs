@@ -4,13 +4,35 @@
 //!
 //! Writer and reader share it, so that what one promises is what the other checks.
 
-use reelfs_format::record::{Lsn, RECORD_ALIGN, RECORD_MAGIC, RECORD_MAX, RECORD_MIN};
-use reelfs_format::view::RecordError;
+use reelfs_format::record::{
+    Body, CheckpointEndBody, Lsn, RecordType, HEADER_LEN, RECORD_ALIGN, RECORD_MAGIC, RECORD_MAX, RECORD_MIN,
+    TRAILER_LEN,
+};
+use reelfs_format::view::{peek_kind, RecordError};
 use reelfs_format::volume::SegmentEnd;
 use zerocopy::little_endian::U64;
 
-/// The part of a record's header that tells how long it is.
+/// The part of a record's header that tells how long it is, and of which type.
 const HEAD: usize = 12;
+/// Length of the record that ends a checkpoint: it is looked at whole.
+const CHECKPOINT_END: usize = CheckpointEndBody::HEAD_LEN + TRAILER_LEN;
+
+/// A checkpoint that is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// LSN of its begin record.
+    pub begin: Lsn,
+    /// LSN behind its end record; zero: there is none.
+    pub end: Lsn,
+}
+
+impl Checkpoint {
+    /// What the end of a segment says, if it knows of one.
+    pub fn said(end: &SegmentEnd) -> Option<Self> {
+        let said = Checkpoint { begin: end.checkpoint_begin.get(), end: end.checkpoint_end.get() };
+        (said.begin < said.end).then_some(said)
+    }
+}
 
 /// What feeding some bytes brought.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +48,8 @@ pub struct Fed {
 pub struct Follower {
     position: Lsn,
     next_record: Lsn,
-    head: [u8; HEAD],
+    head: [u8; CHECKPOINT_END],
+    checkpoint: Checkpoint,
 }
 
 impl Follower {
@@ -53,7 +76,7 @@ impl Follower {
             let have = self.position.saturating_sub(self.next_record) as usize;
             let from = self.next_record.saturating_sub(self.position) as usize;
             let rest = &bytes[from..];
-            let take = rest.len().min(HEAD - have);
+            let take = rest.len().min(CHECKPOINT_END - have);
             self.head[have..have + take].copy_from_slice(&rest[..take]);
             if have + take < HEAD {
                 break;
@@ -66,7 +89,16 @@ impl Follower {
             if !(RECORD_MIN..=RECORD_MAX).contains(&(length as usize)) || length as usize % RECORD_ALIGN != 0 {
                 return Err(RecordError::Length(length));
             }
-            self.next_record = self.next_record.saturating_add(u64::from(length));
+            let record = self.next_record;
+            let next = record.saturating_add(u64::from(length));
+            if peek_kind(&self.head) == Some(RecordType::CheckpointEnd) && length as usize == CHECKPOINT_END {
+                if have + take < CHECKPOINT_END {
+                    break;
+                }
+                let begin = self.head[HEADER_LEN..].first_chunk::<8>().map_or(0, |begin| u64::from_le_bytes(*begin));
+                self.checkpoint = Checkpoint { begin, end: next };
+            }
+            self.next_record = next;
         }
         self.position = end;
         Ok(first)
@@ -100,7 +132,8 @@ impl LogState {
             records: Follower {
                 position: number.saturating_mul(segment_size),
                 next_record: first_record,
-                head: [0; HEAD],
+                head: [0; CHECKPOINT_END],
+                checkpoint: Checkpoint::default(),
             },
             hasher: blake3::Hasher::new(),
             whole: true,
@@ -113,7 +146,12 @@ impl LogState {
     pub fn anywhere(segment_size: u64, position: Lsn, first_record: Lsn, chain: Option<[u8; 32]>) -> Self {
         let start = position % segment_size.max(1) == 0;
         LogState {
-            records: Follower { position, next_record: first_record, head: [0; HEAD] },
+            records: Follower {
+                position,
+                next_record: first_record,
+                head: [0; CHECKPOINT_END],
+                checkpoint: Checkpoint::default(),
+            },
             whole: start,
             chain: if start { chain } else { None },
             ..Self::at_segment(segment_size, 0, 0, [0; 32])
@@ -123,6 +161,17 @@ impl LogState {
     /// LSN behind the last byte that was fed.
     pub fn position(&self) -> Lsn {
         self.records.position
+    }
+
+    /// The same with a checkpoint that is known to be complete below the position.
+    pub fn with_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.records.checkpoint = checkpoint;
+        self
+    }
+
+    /// The last checkpoint that is known to be complete below the position; its end is zero if none is.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.records.checkpoint
     }
 
     /// The same place, without the hashes.
@@ -174,7 +223,15 @@ impl LogState {
             Some(before) if whole => Some(link(&before, &hash)),
             _ => None,
         };
-        let end = self.chain.map(|chain| SegmentEnd { segment: U64::new(segment), reserved: U64::ZERO, hash, chain });
+        let checkpoint = self.checkpoint();
+        let end = self.chain.map(|chain| SegmentEnd {
+            segment: U64::new(segment),
+            reserved: U64::ZERO,
+            hash,
+            chain,
+            checkpoint_begin: U64::new(checkpoint.begin),
+            checkpoint_end: U64::new(checkpoint.end),
+        });
         Ok(Fed { first_record, end })
     }
 

@@ -42,6 +42,8 @@ pub enum Command {
     /// Make, show and check identities, which open encrypted volumes
     #[command(subcommand)]
     Key(Key),
+    /// Have a running daemon make a checkpoint: the state of the whole tree goes into the log
+    Checkpoint(Checkpoint),
     /// Ask running daemons how they are
     Status(Status),
 }
@@ -291,6 +293,26 @@ pub struct Label {
     /// A tape drive, or a directory in which to make a volume file
     #[arg(value_name = "DEVICE|DIR")]
     pub medium: PathBuf,
+}
+
+/// Arguments of `reel checkpoint`.
+#[derive(Debug, Args)]
+pub struct Checkpoint {
+    /// Wait until it is complete; fail if it does not come to its end
+    #[arg(long)]
+    pub wait: bool,
+
+    /// Give up the one that is being made; it counts for nothing
+    #[arg(long)]
+    pub stop: bool,
+
+    /// With --wait, print what the daemon says of it as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Name of the daemon, or path of its socket; may be left out where there is one
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 /// Arguments of `reel status`.

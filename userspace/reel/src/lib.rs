@@ -3,6 +3,8 @@
 //! The command `reel`: what can be done with volumes without the daemon and without the kernel module.
 
 pub mod args;
+pub mod checkpoint;
+pub mod control;
 pub mod dump;
 pub mod feed;
 pub mod identity;

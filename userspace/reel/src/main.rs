@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Dump(args) => reel::dump::run(args),
         Command::Key(args) => reel::key::run(args),
         Command::Label(args) => reel::label::run(args),
+        Command::Checkpoint(args) => reel::checkpoint::run(args),
         Command::Status(args) => reel::status::run(args),
     };
     match result {

@@ -9,7 +9,7 @@ use reelfs_media::MediumError;
 
 use crate::replay::place::PlaceError;
 use crate::replay::store::StoreError;
-use crate::replay::ReplayError;
+use crate::replay::{Problem, ReplayError};
 
 /// Why it did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,9 @@ impl From<MediumError> for Failure {
 
 impl From<ReplayError> for Failure {
     fn from(error: ReplayError) -> Self {
+        if error.problem == Problem::Populated {
+            return Failure::Media(error.problem.to_string());
+        }
         Failure::Media(format!("the log contradicts itself: {error}"))
     }
 }

@@ -43,6 +43,36 @@ pub enum Problem {
     /// The log does not begin with a mount of an empty tree.
     #[error("the log does not begin here: no mount has been seen")]
     NoMount,
+    /// The log begins with a mount of a tree that was not empty.
+    #[error(
+        "the tree was not empty when it was first mounted, and what was in it then is in no log before a checkpoint; \
+         a restore needs a complete one, and there is none up to this moment (`reel checkpoint` has the daemon make one)"
+    )]
+    Populated,
+    /// A checkpoint that is being followed ends in another way than by its end record.
+    #[error("the checkpoint begun at LSN {0:#x} was never completed")]
+    Abandoned(Lsn),
+    /// A checkpoint ends, and something has not been told by then.
+    #[error("the checkpoint ends, and {what} of object {} was not told", show::identity(.object))]
+    Untold {
+        /// The object.
+        object: Identity,
+        /// What is not known of it.
+        what: &'static str,
+    },
+    /// A checkpoint ends, and an object does not have its names.
+    #[error("the checkpoint ends, and object {} has {recorded} links and {known} names", show::identity(.object))]
+    Unlinked {
+        /// The object.
+        object: Identity,
+        /// Number of links that it has.
+        recorded: u32,
+        /// Names that are known.
+        known: u32,
+    },
+    /// A part of what a checkpoint tells of an object is missing.
+    #[error("what was told of it before does not reach up to here")]
+    PartMissing,
     /// The tree was mounted with another root than before.
     #[error("another root than {}", show::identity(.0))]
     OtherRoot(Identity),

@@ -18,10 +18,12 @@ use crate::replay::place::Placed;
 use crate::show;
 use crate::volumes::{find, Plan, Set};
 
+mod origin;
 mod state;
 mod target;
 mod work;
 
+pub use origin::Origin;
 pub use work::restore;
 
 /// Bytes of log that are read to see how fast that is, at most, and for how long.
@@ -32,6 +34,8 @@ const SAMPLE_TIME: Duration = Duration::from_secs(3);
 /// What a restore did.
 #[derive(Debug)]
 pub struct Restored {
+    /// The checkpoint that it began with, if it did not begin with the log: LSN of its begin record.
+    pub checkpoint: Option<Lsn>,
     /// LSN behind the last record that was applied.
     pub lsn: Lsn,
     /// Time of that record.
@@ -65,7 +69,8 @@ pub fn run(args: &Restore) -> Result<(), Failure> {
     let found = find(&args.volumes.volumes)?;
     let mut set = found.select(args.volumes.stream)?;
     set.take_options(&args.volumes)?;
-    let plan = set.plan(args.at);
+    let origin = Origin::choose(&set, args.at);
+    let plan = set.plan(origin.lsn(), args.at);
     if args.plan || !args.volumes.quiet {
         eprintln!("reel: volumes:");
         for line in &plan.lines {
@@ -75,11 +80,15 @@ pub fn run(args: &Restore) -> Result<(), Failure> {
             eprintln!("  not used: {line}");
         }
         if !set.volumes().is_empty() {
-            eprintln!("reel: {} of log to read into {}", show::bytes(plan.end), args.to.display());
+            if let Some(checkpoint) = origin.checkpoint {
+                eprintln!("reel: begins with the checkpoint of LSN {:#x}", checkpoint.begin);
+            }
+            let bytes = plan.end.saturating_sub(origin.lsn());
+            eprintln!("reel: {} of log to read into {}", show::bytes(bytes), args.to.display());
         }
     }
     if args.plan {
-        return show_plan(args, set, &plan);
+        return show_plan(args, set, origin, &plan);
     }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -87,12 +96,12 @@ pub fn run(args: &Restore) -> Result<(), Failure> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| Failure::io("handling signals", error))?;
     }
-    let restored = restore(args, set, &stop)?;
+    let restored = restore(args, set, origin, &stop)?;
     report(args, &restored)
 }
 
 /// What it takes, without doing it.
-fn show_plan(args: &Restore, set: Set, plan: &Plan) -> Result<(), Failure> {
+fn show_plan(args: &Restore, set: Set, origin: Origin, plan: &Plan) -> Result<(), Failure> {
     let passes = if args.only.is_empty() { 1 } else { 2 };
     if plan.missing > 0 {
         return Err(Failure::Media(format!("{} volumes that are needed are missing", plan.missing)));
@@ -102,26 +111,35 @@ fn show_plan(args: &Restore, set: Set, plan: &Plan) -> Result<(), Failure> {
         return Ok(());
     }
     // The beginning of the first volume tells how fast it can be read and checked here.
-    let mut reader = RecordReader::new(LogReader::new(set, Begin::Log, OnGap::Search));
+    let begin = match set.sequence_at(origin.lsn()).unwrap_or(1) {
+        sequence if origin.checkpoint.is_some() && sequence > 1 => Begin::Volume(sequence),
+        _ => Begin::Log,
+    };
+    let bytes = plan.end.saturating_sub(origin.lsn());
+    let mut reader = RecordReader::new(LogReader::new(set, begin, OnGap::Search));
     let begun = Instant::now();
-    while reader.position() < SAMPLE.min(plan.end) && begun.elapsed() < SAMPLE_TIME {
-        match reader.next() {
-            Ok(Some(_)) => {}
-            Ok(None) => break,
+    let mut first = None;
+    let read = loop {
+        let more = match reader.next() {
+            Ok(record) => record.map(|record| record.lsn()),
             Err(locked @ ReadError::Locked { .. }) => {
                 eprintln!("reel: how long it takes shows with an identity: {locked}");
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
+        };
+        let read = reader.position() - *first.get_or_insert(more.unwrap_or(0));
+        if more.is_none() || read >= SAMPLE.min(bytes) || begun.elapsed() >= SAMPLE_TIME {
+            break read;
         }
-    }
-    let rate = reader.position() as f64 / begun.elapsed().as_secs_f64().max(1e-6);
-    let seconds = plan.end as f64 * f64::from(passes) / rate.max(1.0);
+    };
+    let rate = read as f64 / begun.elapsed().as_secs_f64().max(1e-6);
+    let seconds = bytes as f64 * f64::from(passes) / rate.max(1.0);
     println!(
         "about {} to read {}{} at {:.0} MB/s, as the first volume is read here; writing the tree and changing volumes take \
          longer",
         show::span(seconds),
-        show::bytes(plan.end),
+        show::bytes(bytes),
         if passes > 1 { " twice, to find the paths first," } else { "" },
         rate / 1e6,
     );
@@ -144,10 +162,10 @@ fn report(args: &Restore, restored: &Restored) -> Result<(), Failure> {
         eprintln!("reel: and {rest} more{}", if args.report.is_some() { "" } else { " (--report FILE has them all)" });
     }
     let seconds = restored.replay_seconds + restored.place_seconds;
-    let rate = restored.lsn as f64 / seconds.max(1e-9) / 1e6;
+    let rate = (restored.lsn - restored.checkpoint.unwrap_or(0)) as f64 / seconds.max(1e-9) / 1e6;
     if args.json {
         let line = json!({
-            "lsn": restored.lsn, "time": show::time(restored.time), "records": restored.records,
+            "checkpoint": restored.checkpoint, "lsn": restored.lsn, "time": show::time(restored.time), "records": restored.records,
             "bytes_written": restored.written, "directories": placed.directories, "files": placed.files,
             "symlinks": placed.symlinks, "nodes": placed.nodes, "extra_names": placed.extra_names,
             "unnamed": restored.unnamed, "damaged_blocks": restored.damaged_blocks,

@@ -3,7 +3,7 @@
 //! `reel verify`: everything that can be checked without restoring. One pass over the volumes: structure and
 //! checksums of blocks and records, hashes and chain, continuity, and whether each record fits those before it.
 
-use reelfs_format::record::MOUNT_GAP;
+use reelfs_format::record::{Lsn, MOUNT_GAP, MOUNT_POPULATED};
 use reelfs_format::view::Event;
 use reelfs_media::reader::{Begin, LogReader, Note, OnGap, ReadError, RecordReader};
 use serde_json::json;
@@ -31,7 +31,7 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
     set.take_options(&args.volumes)?;
     let mut findings = Findings::default();
     if !args.volumes.quiet {
-        for line in set.plan(None).lines {
+        for line in set.plan(0, None).lines {
             eprintln!("  {line}");
         }
     }
@@ -85,6 +85,9 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
             Ok(Event::Mount { body, .. }) => gap |= body.flags.get() & MOUNT_GAP != 0,
             Ok(_) => {}
         }
+        if let Ok(event) = record.event() {
+            namespace = judged(namespace, &event, lsn, &mut findings);
+        }
         if let Some(Err(error)) = namespace.as_mut().map(|namespace| namespace.apply(&record).map(|_| ())) {
             findings.faults.push(error.to_string());
             namespace = None;
@@ -114,6 +117,10 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
             let text = format!("the log ends in the middle of a record, {} bytes behind LSN {:#x}", end.cut, end.lsn);
             findings.notes.push(text);
         }
+    }
+    if let Some(begin) = namespace.as_ref().and_then(Namespace::telling) {
+        findings.notes.push(format!("the checkpoint begun at LSN {begin:#x} is not complete"));
+        namespace = None;
     }
     let replayed = namespace.is_some();
     let left_out = namespace.as_ref().map_or(0, Namespace::left_out);
@@ -151,6 +158,26 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
         return Err(Failure::Gap(gap_text(left_out)));
     }
     Ok(())
+}
+
+/// The tree that the record is to fit: the one before, or a new one where that is no longer to be had, or not yet.
+fn judged(known: Option<Namespace>, event: &Event<'_>, lsn: Lsn, findings: &mut Findings) -> Option<Namespace> {
+    let known = match (known.as_ref().and_then(Namespace::telling), event) {
+        (Some(begin), Event::Mount { .. } | Event::Unmount | Event::Gap { .. } | Event::CheckpointBegin { .. }) => {
+            findings.notes.push(format!("the checkpoint begun at LSN {begin:#x} was never completed"));
+            None
+        }
+        _ => known,
+    };
+    match event {
+        Event::Mount { body, .. } if body.flags.get() & MOUNT_POPULATED != 0 => {
+            let text = "the tree was not empty when it was first mounted: what was in it is in no log before the first checkpoint";
+            findings.notes.push(format!("LSN {lsn:#x}: {text}"));
+            None
+        }
+        Event::CheckpointBegin { .. } => known.or_else(|| Some(Namespace::new())),
+        _ => known,
+    }
 }
 
 fn take_notes(findings: &mut Findings, notes: Vec<Note>) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reelfs_format::record::Lsn;
-use reelfs_format::volume::{Trailer, VolumeStart, TRAILER_FULL};
+use reelfs_format::volume::{SegmentEnd, Trailer, VolumeStart, TRAILER_FULL};
 use reelfs_keys::Identities;
 use reelfs_media::directory::VolumeFile;
 use reelfs_media::key::{self, VolumeKey, WrappedKey};
@@ -19,7 +19,7 @@ use reelfs_media::library::volume_files;
 use reelfs_media::reader::{ReadError, VolumeSource, Wanted};
 use reelfs_media::tape::Tape;
 use reelfs_media::writer::{inspect, Inspection, WriteError};
-use reelfs_media::{Medium, MediumError};
+use reelfs_media::{Medium, MediumError, Position};
 use uuid::Uuid;
 
 use crate::args::{Moment, Volumes};
@@ -94,6 +94,8 @@ pub struct Known {
     pub end_lsn: Lsn,
     /// How it ends.
     pub trailer: Option<Trailer>,
+    /// The last segment that is complete on it, and where it says so.
+    pub segment_end: Option<(SegmentEnd, Position)>,
 }
 
 impl Known {
@@ -182,14 +184,26 @@ impl Found {
 
 fn known(location: Location) -> Result<Known, String> {
     let inspected = location.open().map_err(WriteError::from).and_then(|mut medium| inspect(&mut *medium));
-    let Inspection { label, start, stream, timeline, next_lsn, trailer, .. } =
+    let Inspection { label, start, stream, timeline, next_lsn, trailer, segment_end, segment_end_at, .. } =
         inspected.map_err(|error| error.to_string())?;
+    let segment_end = segment_end.map(|end| (end, segment_end_at));
     let name = label::name(&label);
     let Some(start) = start else {
         return Err(format!("{}: volume '{name}' was never used", location.path().display()));
     };
     let pool = label::pool_name(&label);
-    Ok(Known { location, name, volume: label.volume, pool, start, stream, timeline, end_lsn: next_lsn, trailer })
+    Ok(Known {
+        location,
+        name,
+        volume: label.volume,
+        pool,
+        start,
+        stream,
+        timeline,
+        end_lsn: next_lsn,
+        trailer,
+        segment_end,
+    })
 }
 
 /// What a restore needs.
@@ -251,23 +265,38 @@ impl Set {
         before.map(Known::sequence).max()
     }
 
+    /// The same volumes, and no drives: what is not there is not asked for.
+    pub fn without_drives(&self) -> Self {
+        Set { drives: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether the log at this position is on one of the volumes.
+    pub fn covers(&self, lsn: Lsn) -> bool {
+        self.volumes.iter().any(|known| (known.start.first_lsn.get()..known.end_lsn).contains(&lsn))
+    }
+
+    /// Whether the log up to this moment can be on the volume.
+    pub fn is_needed(known: &Known, at: Option<Moment>) -> bool {
+        match at {
+            Some(Moment::Lsn(lsn)) => known.start.first_lsn.get() < lsn,
+            Some(Moment::Time(time)) => known.start.started.get() <= time,
+            None => true,
+        }
+    }
+
     /// The first place in the set for which there is a volume.
     pub fn first_sequence(&self) -> Option<u64> {
         self.volumes.iter().map(Known::sequence).min()
     }
 
-    /// What the volumes tell about themselves, a line each; which of them a restore of this moment needs, and which of
-    /// those are missing.
-    pub fn plan(&self, at: Option<Moment>) -> Plan {
+    /// What the volumes tell about themselves, a line each; which of them a restore of this moment needs that begins at
+    /// `from`, and which of those are missing.
+    pub fn plan(&self, from: Lsn, at: Option<Moment>) -> Plan {
         let mut plan = Plan::default();
-        let needs = |known: &Known| match at {
-            Some(Moment::Lsn(lsn)) => known.start.first_lsn.get() < lsn,
-            Some(Moment::Time(time)) => known.start.started.get() <= time,
-            None => true,
-        };
-        let (mut next, mut reach) = (1, 0);
+        let first = self.sequence_at(from).filter(|_| from > 0).unwrap_or(1);
+        let (mut next, mut reach) = (first, 0);
         for known in &self.volumes {
-            let needed = needs(known) || known.sequence() == 1;
+            let needed = known.sequence() == first || known.sequence() > first && Self::is_needed(known, at);
             for missing in next..known.sequence() {
                 // What is missing begins where the one before it ends.
                 let wanted = match at {

@@ -35,6 +35,9 @@ pub struct Config {
     /// When it goes there.
     #[serde(default)]
     pub stream: StreamConfig,
+    /// When checkpoints are made.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
     /// The daemon itself.
     #[serde(default)]
     pub daemon: DaemonConfig,
@@ -163,6 +166,16 @@ pub struct StreamConfig {
     pub age: Time,
 }
 
+/// `[checkpoint]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// When the log has grown by this much since the last one.
+    pub every_bytes: Option<Bytes>,
+    /// When this much time has passed since the last one.
+    pub every_time: Option<Time>,
+}
+
 /// `[daemon]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -284,6 +297,12 @@ impl Config {
             bail!("stream.age: may not be zero");
         }
         self.recipients()?;
+        if let Some(bytes) = self.checkpoint.every_bytes.filter(|bytes| bytes.0 < segment) {
+            bail!("checkpoint.every_bytes: {bytes} is less than a segment, {}", self.spool.segment);
+        }
+        if self.checkpoint.every_time.is_some_and(|time| time.0 < Duration::from_secs(60)) {
+            bail!("checkpoint.every_time: less than a minute");
+        }
         self.log_level()?;
         Ok(())
     }
@@ -382,6 +401,9 @@ mod tests {
             ("[media]", "[stream]\nlow = \"1G\"\n[media]", "stream.low"),
             ("[media]", "[stream]\nhigh = \"2G\"\n[media]", "stream.high"),
             ("[media]", "[stream]\nage = \"0s\"\n[media]", "stream.age"),
+            ("[media]", "[checkpoint]\nevery_bytes = \"1M\"\n[media]", "checkpoint.every_bytes"),
+            ("[media]", "[checkpoint]\nevery_time = \"1s\"\n[media]", "checkpoint.every_time"),
+            ("[media]", "[checkpoint]\nevery = \"1d\"\n[media]", "every"),
             ("[media]", "[daemon]\nlog = \"loud\"\n[media]", "daemon.log"),
         ] {
             let error = format!("{:#}", load(&GOOD.replace(from, to)).unwrap_err());

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! The control socket: whoever connects gets one JSON document about the daemon, and the end.
+//! The control socket: whoever connects says what is wanted, in one JSON document, and ends his side; nothing at all asks how
+//! the daemon is. The answer is one JSON document, and the end.
 
 use std::fs::{self, DirBuilder, Permissions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{bail, Context, Result};
 use reelfs_format::uapi::{ListEntry, UserEntry, RING_ATTACHED, RING_DEGRADED, RING_GAP, RING_MOUNTED, USER_OTHERS};
 use reelfs_sys::device::Device;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
+use crate::checkpoint::Orders;
 use crate::status::{GapStatus, Positions, RingStatus, Shared, Stall, Status};
 
-/// How long a client may take to read.
+/// How long a client may take to read, or to write.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// No request is longer, in bytes.
+const REQUEST_MAX: u64 = 4096;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum Request {
+    /// A checkpoint.
+    Checkpoint(CheckpointRequest),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CheckpointRequest {
+    Start,
+    Stop,
+}
 
 /// What does not change while the daemon runs.
 #[derive(Clone, Debug, Serialize)]
@@ -124,7 +144,7 @@ pub struct Socket {
 
 impl Socket {
     /// Answers at `path` from now on, in a thread of its own. Only root may connect.
-    pub fn open(path: &Path, identity: Identity, status: Arc<Status>) -> Result<Socket> {
+    pub fn open(path: &Path, identity: Identity, status: Arc<Status>, checkpoint: Orders) -> Result<Socket> {
         let directory = path.parent().context("the control socket has no directory")?;
         DirBuilder::new()
             .recursive(true)
@@ -143,7 +163,9 @@ impl Socket {
         let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
         fs::set_permissions(path, Permissions::from_mode(0o600))
             .with_context(|| format!("cannot protect {}", path.display()))?;
-        std::thread::Builder::new().name("control".into()).spawn(move || serve(&listener, &identity, &status))?;
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || serve(&listener, &identity, &status, &checkpoint))?;
         Ok(Socket { path: path.to_path_buf() })
     }
 }
@@ -154,15 +176,41 @@ impl Drop for Socket {
     }
 }
 
-fn serve(listener: &UnixListener, identity: &Identity, status: &Status) {
+fn serve(listener: &UnixListener, identity: &Identity, status: &Status, checkpoint: &Orders) {
     for client in listener.incoming() {
         let answer = client.and_then(|mut client| {
             client.set_write_timeout(Some(PATIENCE))?;
-            let document = document(identity, status).map_err(std::io::Error::other)?;
-            client.write_all(&document)
+            client.set_read_timeout(Some(PATIENCE))?;
+            let mut request = Vec::new();
+            match (&client).take(REQUEST_MAX).read_to_end(&mut request) {
+                // Whoever says nothing wants to know how things are.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && request.is_empty() => {}
+                other => drop(other?),
+            }
+            let answer = answer(&request, identity, status, checkpoint).map_err(std::io::Error::other)?;
+            client.write_all(&answer)
         });
         if let Err(error) = answer {
             log::debug!("control socket: {error}");
         }
     }
+}
+
+/// The answer to a request, one line.
+fn answer(request: &[u8], identity: &Identity, status: &Status, checkpoint: &Orders) -> Result<Vec<u8>> {
+    if request.is_empty() {
+        return document(identity, status);
+    }
+    let done = match serde_json::from_slice(request) {
+        Ok(Request::Checkpoint(CheckpointRequest::Start)) => checkpoint.start(status),
+        Ok(Request::Checkpoint(CheckpointRequest::Stop)) => checkpoint.stop(status),
+        Err(error) => Err(anyhow::Error::from(error).context("the request is not understood")),
+    };
+    let answer = match done {
+        Ok(run) => json!({ "run": run }),
+        Err(error) => json!({ "error": format!("{error:#}") }),
+    };
+    let mut bytes = serde_json::to_vec(&answer)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::capture::{Capture, Control, Ended, Prepared};
 use crate::check;
+use crate::checkpoint;
 use crate::config::Config;
 use crate::control::{Identity, Socket};
 use crate::keeper::Keeper;
@@ -131,18 +132,29 @@ pub fn run(config: &Config, options: Options) -> Result<()> {
         spool_directory: spool.path().to_path_buf(),
         pool: config.media.pool.clone(),
     };
-    let socket = Socket::open(&config.socket(), identity, status.clone())?;
+    let checkpoint = checkpoint::Orders::new()?;
+    let checkpoints = checkpoint::Keeper {
+        spool: spool.clone(),
+        policy: config.checkpoint.clone(),
+        status: status.clone(),
+        orders: checkpoint.clone(),
+        streamer: orders.clone(),
+    };
+    let checkpoints = spawn("checkpoint", move || checkpoints.run())?;
+    let socket = Socket::open(&config.socket(), identity, status.clone(), checkpoint.clone())?;
     let (events, received) = channel();
     listen(&events)?;
 
-    let daemon = Daemon { config, options, stream: geometry.stream, status, prepared, capture, orders, events };
+    let daemon =
+        Daemon { config, options, stream: geometry.stream, status, prepared, capture, orders, checkpoint, events };
     let outcome = daemon.serve(writer, &received);
     // However it ended, the threads that write to the spool get to finish what they do.
     daemon.orders.stop();
+    daemon.checkpoint.end();
     keeper_stop.store(true, Ordering::Release);
     keeper_wake.raise();
     let deadline = Instant::now() + GRACE;
-    for thread in [keeper, streamer] {
+    for thread in [keeper, streamer, checkpoints] {
         while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(STEP);
         }
@@ -159,6 +171,7 @@ struct Daemon<'a> {
     prepared: Prepared,
     capture: Control,
     orders: Orders,
+    checkpoint: checkpoint::Orders,
     events: Sender<Event>,
 }
 
@@ -200,6 +213,7 @@ impl Daemon<'_> {
                 Ok(Event::CaptureEnded) => {
                     let Some(ended) = running.take() else { continue };
                     let mounted = ended.mounted;
+                    self.checkpoint.detached();
                     let (writer, outcome) = join(ended.thread)?;
                     self.status.set_attached(false);
                     let outcome = outcome
@@ -305,6 +319,9 @@ impl Daemon<'_> {
             ));
         }
         self.status.set_attached(true);
+        if mounted {
+            self.checkpoint.attached(ring.teller(), ring.size());
+        }
         let mut capture =
             Capture::new(Box::new(ring), writer, self.prepared.clone(), self.capture.clone(), self.status.clone());
         let events = self.events.clone();
@@ -324,6 +341,7 @@ impl Daemon<'_> {
         log::info!("stopping");
         notify(&[NotifyState::Stopping]);
         self.status.set_stopping(true);
+        self.checkpoint.end();
         let deadline = Instant::now() + self.config.daemon.drain.0;
         let mut hurry = false;
         let mut wait = |done: &dyn Fn() -> bool| {

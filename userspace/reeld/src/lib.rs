@@ -9,7 +9,8 @@
 //! | capture | ring to spool, acknowledge ([`capture`]) | the ring, the spool's disk |
 //! | keeper | makes and removes segments ([`keeper`]) | the spool's disk |
 //! | streamer | spool to media ([`streamer`]) | the spool's disk, drives, operators |
-//! | control | answers `reel status` ([`control`]) | its client, for a bounded time |
+//! | checkpoint | has the tree told by the kernel ([`checkpoint`]) | the ring, the spool, the lower filesystem |
+//! | control | answers `reel status` and `reel checkpoint` ([`control`]) | its client, for a bounded time |
 //! | log | prints messages ([`logger`]) | whoever reads them |
 //! | main | attaches, starts, stops ([`daemon`]) | all but the capture thread's disk |
 //!
@@ -18,6 +19,7 @@
 
 pub mod capture;
 pub mod check;
+pub mod checkpoint;
 pub mod config;
 pub mod control;
 pub mod daemon;
@@ -50,4 +52,6 @@ pub const FAILPOINTS: &[&str] = &[
     "state-before-rename",
     "state-after-rename",
     "keeper-before-remove",
+    "checkpoint-while-telling",
+    "checkpoint-before-end",
 ];

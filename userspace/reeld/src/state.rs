@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context, Result};
 use reelfs_format::record::Lsn;
 use reelfs_media::writer::Predecessor;
-use reelfs_media::LogState;
+use reelfs_media::{Checkpoint, LogState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -37,6 +37,12 @@ pub struct State {
     pub proven: Lsn,
     /// Chain hash after the last segment that is complete below `proven`, as hexadecimal digits.
     pub chain: String,
+    /// LSN of the begin record of the last checkpoint that is complete below `proven`.
+    #[serde(default)]
+    pub checkpoint_begin: Lsn,
+    /// LSN behind its end record; zero: there is none.
+    #[serde(default)]
+    pub checkpoint_end: Lsn,
     /// The volumes, in the order in which they were written.
     pub volumes: Vec<Volume>,
 }
@@ -78,7 +84,8 @@ impl State {
     /// The state of a stream of which nothing is on media.
     pub fn new(stream: Uuid, timeline: u32, pool: &str) -> State {
         let (pool, chain) = (pool.to_owned(), hex::encode([0u8; 32]));
-        State { version: VERSION, stream, timeline, pool, proven: 0, chain, volumes: Vec::new() }
+        let (checkpoint_begin, checkpoint_end, volumes) = (0, 0, Vec::new());
+        State { version: VERSION, stream, timeline, pool, proven: 0, chain, checkpoint_begin, checkpoint_end, volumes }
     }
 
     fn path(spool: &Path) -> PathBuf {
@@ -125,6 +132,11 @@ impl State {
         Ok(chain)
     }
 
+    /// The last checkpoint that is known to be complete below `proven`; its end is zero if none is.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { begin: self.checkpoint_begin, end: self.checkpoint_end }
+    }
+
     /// The volume that was written last.
     pub fn last(&self) -> Option<&Volume> {
         self.volumes.last()
@@ -144,6 +156,9 @@ impl State {
         self.proven = log.position();
         if let Some(chain) = log.chain() {
             self.chain = hex::encode(chain);
+        }
+        if log.checkpoint().end > self.checkpoint_end {
+            Checkpoint { begin: self.checkpoint_begin, end: self.checkpoint_end } = log.checkpoint();
         }
         match self.volumes.iter_mut().find(|known| known.uuid == volume.uuid) {
             Some(known) => *known = volume,

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reelfs_format::record::Lsn;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Errors that are remembered for the status.
 const ERRORS: usize = 20;
@@ -66,6 +66,8 @@ pub struct Shared {
     pub spool: SpoolStatus,
     /// The media.
     pub media: MediaStatus,
+    /// Checkpoints.
+    pub checkpoint: CheckpointStatus,
     /// The ring.
     pub ring: Option<RingStatus>,
     /// The last errors, oldest first.
@@ -134,6 +136,57 @@ pub struct VolumeStatus {
     pub uuid: uuid::Uuid,
     /// Its place in the set.
     pub sequence: u64,
+}
+
+/// Checkpoints: the one that is being made, or that was made last in this run of the daemon, and the last complete one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CheckpointStatus {
+    /// What is done.
+    pub state: CheckpointState,
+    /// How many have been begun since the start.
+    pub run: u64,
+    /// Why it is, or was, made.
+    pub reason: Option<String>,
+    /// What it does at this moment.
+    pub doing: Option<String>,
+    /// LSN of its begin record.
+    pub begin: Option<Lsn>,
+    /// Objects told.
+    pub objects: u64,
+    /// Bytes of contents told.
+    pub bytes: u64,
+    /// Objects that are known and have not been told.
+    pub due: u64,
+    /// Seconds that it has taken.
+    pub seconds: f64,
+    /// Why it did not come to its end.
+    pub failed: Option<String>,
+    /// The last one that is complete.
+    pub last: Option<CheckpointDone>,
+}
+
+/// What is done about checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointState {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// One is being made.
+    Running,
+    /// None can be made.
+    Failed,
+}
+
+/// A checkpoint that is complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointDone {
+    /// LSN of its begin record: what is before it is not needed to restore what comes after it.
+    pub begin: Lsn,
+    /// LSN behind its end record: from here on it can be used.
+    pub end: Lsn,
+    /// When it was complete, seconds since 1970-01-01 UTC.
+    pub time: u64,
 }
 
 /// The ring, as the kernel describes it.

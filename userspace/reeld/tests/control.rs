@@ -2,10 +2,12 @@
 
 //! The control socket.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use reeld::checkpoint::Orders;
 use reeld::control::{document, Identity, Socket};
 use reeld::status::Status;
 
@@ -29,10 +31,12 @@ fn one_connection_one_document() {
     status.set_spooled(4096);
     status.set_attached(true);
     status.error("the sky is falling");
-    let socket = Socket::open(&path, identity(), status.clone()).unwrap();
+    let socket = Socket::open(&path, identity(), status.clone(), Orders::new().unwrap()).unwrap();
     for _ in 0..3 {
         let mut text = String::new();
-        UnixStream::connect(&path).unwrap().read_to_string(&mut text).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        client.read_to_string(&mut text).unwrap();
         let found: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(found["version"], 1);
         assert_eq!(found["name"], "data");
@@ -48,13 +52,40 @@ fn one_connection_one_document() {
 }
 
 #[test]
+fn requests_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.sock");
+    let status = Arc::new(Status::default());
+    let _socket = Socket::open(&path, identity(), status.clone(), Orders::new().unwrap()).unwrap();
+    let ask = |request: &str| {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    assert_eq!(ask("{\"checkpoint\":\"start\"}")["error"], "no mount is attached");
+    assert_eq!(ask("{\"checkpoint\":\"stop\"}")["error"], "no checkpoint is being made");
+    for wrong in ["{", "{\"checkpoint\":\"often\"}", "{\"reboot\":\"now\"}", "[]", &"x".repeat(3000)] {
+        let error = ask(wrong)["error"].as_str().unwrap_or_default().to_owned();
+        assert!(error.contains("not understood"), "{wrong}: {error}");
+    }
+    // And one that says nothing and does not go away.
+    let mut silent = UnixStream::connect(&path).unwrap();
+    let mut text = String::new();
+    silent.read_to_string(&mut text).unwrap();
+    assert!(text.contains("\"checkpoint\":{\"state\":\"idle\""), "{text}");
+}
+
+#[test]
 fn a_remainder_is_replaced_and_anything_else_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    drop(Socket::open(&path, identity(), Arc::default()).unwrap());
+    drop(Socket::open(&path, identity(), Arc::default(), Orders::new().unwrap()).unwrap());
     std::fs::write(&path, "precious").unwrap();
-    assert!(Socket::open(&path, identity(), Arc::default()).is_err());
+    assert!(Socket::open(&path, identity(), Arc::default(), Orders::new().unwrap()).is_err());
     assert!(path.exists());
 }
 

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reelfs_format::record::Lsn;
@@ -28,6 +29,8 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::ioctl::{ioctl, Ioctl, IoctlOutput, Opcode};
 use rustix::mm::{MapFlags, ProtFlags};
 use zerocopy::{FromBytes, IntoBytes};
+
+use crate::teller::Teller;
 
 /// The kernel gave something that cannot be.
 fn broken(what: &str) -> io::Error {
@@ -59,7 +62,7 @@ unsafe impl<T: FromBytes + IntoBytes> Ioctl for Command<'_, T> {
     }
 }
 
-fn command<T: FromBytes + IntoBytes>(file: &File, request: u32, argument: &mut T) -> rustix::io::Result<()> {
+pub(crate) fn command<T: FromBytes + IntoBytes>(file: &File, request: u32, argument: &mut T) -> rustix::io::Result<()> {
     // `_IOC_SIZE` of include/uapi/asm-generic/ioctl.h.
     assert_eq!((request >> 16) as usize & 0x3fff, size_of::<T>(), "the structure of another command");
     // SAFETY: The kernel writes nothing but the structure, as said at the implementation of `Ioctl`.
@@ -69,7 +72,7 @@ fn command<T: FromBytes + IntoBytes>(file: &File, request: u32, argument: &mut T
 /// The device, open and not attached.
 #[derive(Debug)]
 pub struct Device {
-    file: File,
+    file: Arc<File>,
 }
 
 /// Which ring to attach to.
@@ -110,7 +113,7 @@ impl Device {
     /// See [`Device::open`].
     pub fn open_at(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self { file })
+        Ok(Self { file: Arc::new(file) })
     }
 
     /// All rings there are, those that outlived their mounts included, by id.
@@ -243,7 +246,7 @@ impl Mapping {
     fn once(device: &Device, offset: usize, length: usize) -> io::Result<Self> {
         // SAFETY: A new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
-            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, &device.file, offset as u64)
+            rustix::mm::mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, &*device.file, offset as u64)
         }?;
         let base = NonNull::new(base.cast()).ok_or_else(|| broken("mapped at address zero"))?;
         Ok(Self { base, length })
@@ -274,7 +277,7 @@ impl Mapping {
                     length,
                     ProtFlags::READ,
                     MapFlags::SHARED | MapFlags::FIXED,
-                    &device.file,
+                    &*device.file,
                     offset as u64,
                 )
             }?;
@@ -542,7 +545,7 @@ impl Ring {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        let mut fds = vec![PollFd::new(&self.device.file, events)];
+        let mut fds = vec![PollFd::new(&*self.device.file, events)];
         if let Some(cancel) = &cancel {
             fds.push(PollFd::new(cancel, PollFlags::IN));
         }
@@ -552,6 +555,11 @@ impl Ring {
             return Err(broken("not attached any more"));
         }
         Ok((found, fds.get(1).is_some_and(|fd| !fd.revents().is_empty())))
+    }
+
+    /// Whoever tells of the tree in this ring's log, for as long as this is attached.
+    pub fn teller(&self) -> Teller {
+        Teller::of(&self.device.file)
     }
 
     /// Gives the ring back, what was not acknowledged included, and keeps the device open.

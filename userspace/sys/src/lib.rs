@@ -9,4 +9,5 @@ pub mod inode;
 pub mod memory;
 pub mod st;
 pub mod tcmu;
+pub mod teller;
 pub mod trial;

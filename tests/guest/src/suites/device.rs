@@ -5,17 +5,20 @@
 //! The tests are consumers themselves; no daemon runs. `Documentation/format/device.md` is what they hold the kernel to.
 
 mod chaos;
+mod checkpoints;
 mod hostile;
 mod stage;
 mod stall;
+mod states;
 mod streams;
+mod telling;
 
 use crate::machine::{insmod, rmmod};
 use crate::{Suite, Test, TestResult};
 
 pub const SUITE: Suite = Suite {
     name: "device",
-    timeout: 900,
+    timeout: 1500,
     set_up: |_| insmod(),
     tear_down: |_| rmmod(),
     tests: &[
@@ -41,6 +44,21 @@ pub const SUITE: Suite = Suite {
         Test::new("fsync-hurries-the-consumer", stall::fsync_hurries_the_consumer),
         Test::new("killed-consumers-lose-nothing", stall::killed_consumers_lose_nothing),
         Test::new("unmounting-waits-for-nobody", stall::unmounting_waits_for_nobody),
+        Test::new("checkpoints-begin-and-end", checkpoints::begin_and_end),
+        Test::new("populated-trees-are-told", checkpoints::populated_trees),
+        Test::new("detaching-voids-a-checkpoint", checkpoints::detaching_voids),
+        Test::new("unmounting-voids-a-checkpoint", checkpoints::unmounting_voids),
+        Test::new("a-gap-voids-a-checkpoint", checkpoints::a_gap_voids),
+        Test::new("a-checkpoint-waits-and-makes-no-gap", checkpoints::waits_and_makes_no_gap),
+        Test::new("hostile-identities-name-nothing", checkpoints::hostile_identities),
+        Test::new("objects-elsewhere-are-not-told", checkpoints::objects_elsewhere),
+        Test::new("each-kind-of-object-is-told", states::each_kind_of_object),
+        Test::new("many-extended-attributes-are-told", states::many_extended_attributes),
+        Test::new("contents-are-told-with-holes", states::contents_with_holes),
+        Test::new("stores-not-captured-come-later", states::stores_not_captured),
+        Test::new("entries-are-told-in-parts", states::entries_in_parts).limit(600),
+        Test::new("shifted-contents-are-told-anew", states::shifted_contents),
+        Test::new("objects-without-a-name-are-found", states::objects_without_a_name),
         Test::new("any-order-of-calls", chaos::any_order_of_calls).limit(240),
     ],
     ..Suite::DEFAULT

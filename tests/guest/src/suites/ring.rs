@@ -40,7 +40,6 @@ pub const SUITE: Suite = Suite {
         Test::new("bad-options", bad_options),
         Test::new("options-are-shown", options_are_shown),
         Test::new("remount-changes-nothing-fixed", remount),
-        Test::new("populated-lower-refused", populated),
         Test::new("lower-refused", lower_refused),
         Test::new("unsupported-filesystem-refused", unsupported),
         Test::new("mounted-twice-refused", mounted_twice),
@@ -154,15 +153,6 @@ fn remount(_: &Context) -> TestResult {
     remount("rw").map_err(Failure::of)?;
     fs::write(rig.mnt.join("f"), "x")?;
     done(rig, tap)
-}
-
-fn populated(_: &Context) -> TestResult {
-    let rig = Rig::on_stage("populated", false)?;
-    fs::write(rig.lower.join("file"), "was there before")?;
-    refused(&rig.lower, "", "contents")?;
-    fs::remove_file(rig.lower.join("file"))?;
-    fs::create_dir(rig.lower.join("directory"))?;
-    Ok(refused(&rig.lower, "", "contents")?)
 }
 
 fn lower_refused(context: &Context) -> TestResult {

@@ -170,6 +170,7 @@ pub fn log() -> LogBuilder {
     log.push(RecordType::ObjectGone, 0, node, &EmptyBody {}, &Payload::new()).unwrap();
     let body = ReidentifiedBody { old: gone };
     log.push(RecordType::Reidentified, 0, identity(7), &body, &Payload::new()).unwrap();
+    checkpoint(&mut log, (root, dir, file, link));
     let body =
         GapBody { reason: U32::new(GAP_DISCARDED), reserved: U32::ZERO, bytes: U64::new(777), changes: U64::new(9) };
     log.push(RecordType::Gap, 0, Identity::NONE, &body, &Payload::new()).unwrap();
@@ -186,6 +187,52 @@ pub fn log() -> LogBuilder {
     unknown(&mut log);
     log.push(RecordType::Unmount, 0, root, &UnmountBody { reserved: U64::ZERO }, &Payload::new()).unwrap();
     log
+}
+
+/// A checkpoint that tells of a link, of a file in two parts, the second a hole, and of a directory.
+fn checkpoint(log: &mut LogBuilder, (root, dir, file, link): (Identity, Identity, Identity, Identity)) {
+    let body = CheckpointBeginBody { flags: U64::ZERO, reserved: U64::ZERO };
+    let begin = log.push(RecordType::CheckpointBegin, 0, root, &body, &Payload::new()).unwrap();
+    let checkpoint = U64::new(begin);
+    let target = b"../somewhere else";
+    let (payload, xattrs_len, xattrs) = Payload::of(target).xattrs([(&b"trusted.odd"[..], &b"1"[..])]);
+    let body = ObjectStateBody {
+        checkpoint,
+        attr: attributes(0o120_777, 1, 17, 15),
+        target_len: len(target),
+        xattrs_len: U32::new(xattrs_len),
+        xattrs: U32::new(xattrs),
+        reserved: U32::ZERO,
+    };
+    log.push(RecordType::ObjectState, 0, link, &body, &payload).unwrap();
+    for (offset, length, flags, data) in
+        [(0, 13, STATE_FIRST, &b"hello, world\n"[..]), (13, 4987, STATE_LAST | STATE_HOLE, b"")]
+    {
+        let body = ObjectDataBody {
+            checkpoint,
+            offset: U64::new(offset),
+            length: U64::new(length),
+            attr: attributes(0o106_755, 2, 5000, 15),
+            flags: U32::new(flags),
+            reserved: U32::ZERO,
+        };
+        log.push(RecordType::ObjectData, 0, file, &body, &Payload::of(data)).unwrap();
+    }
+    let entry = |object, mode, name: &[u8]| DirectoryEntry { object, mode: U32::new(mode), name_len: len(name) };
+    let payload = Payload::of(entry(file, 0o106_755, b"caf\xe9\xff").as_bytes())
+        .part(b"caf\xe9\xff")
+        .part(entry(dir, 0o040_755, b"below").as_bytes())
+        .part(b"below");
+    let body = DirectoryStateBody {
+        checkpoint,
+        attr: attributes(0o040_755, 3, 0, 15),
+        entries: U32::new(2),
+        flags: U32::new(STATE_FIRST | STATE_LAST),
+        reserved: U64::ZERO,
+    };
+    log.push(RecordType::DirectoryState, 0, dir, &body, &payload).unwrap();
+    let body = CheckpointEndBody { checkpoint, objects: U64::new(3), bytes: U64::new(13), reserved: U64::ZERO };
+    log.push(RecordType::CheckpointEnd, 0, root, &body, &Payload::new()).unwrap();
 }
 
 /// A record of type 60000 that may be skipped: a no-operation whose type is changed and whose head is sealed anew.
@@ -258,7 +305,14 @@ pub fn volume() -> Vec<u8> {
         volume.extend(block(number, BlockKind::Data, range, first, part));
     }
     let end = (log.lsn, log.lsn);
-    let body = SegmentEnd { segment: U64::ZERO, reserved: U64::ZERO, hash: [0x11; 32], chain: [0x22; 32] };
+    let body = SegmentEnd {
+        segment: U64::ZERO,
+        reserved: U64::ZERO,
+        hash: [0x11; 32],
+        chain: [0x22; 32],
+        checkpoint_begin: U64::new(0x1000),
+        checkpoint_end: U64::new(0x2000),
+    };
     volume.extend(block(number + 1, BlockKind::SegmentEnd, end, NO_RECORD, body.as_bytes()));
     let body = Trailer {
         last_lsn: U64::new(log.lsn),

@@ -17,6 +17,7 @@ use super::error::{Damage, Place, ReadError};
 use super::source::{VolumeSource, Wanted};
 use super::volume::{Item, VolumeReader};
 use crate::log::LogState;
+use crate::medium::Position;
 
 /// Where reading begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Begin {
     Log,
     /// With the volume that has this place in its set, at the first record that starts there.
     Volume(u64),
+    /// The same, but at the first record that starts in the block at this position or behind it.
+    Within(u64, Position),
 }
 
 /// What is done about a part of the log that is not where it belongs.
@@ -123,7 +126,7 @@ impl<S: VolumeSource> LogReader<S> {
     pub fn new(source: S, begin: Begin, on_gap: OnGap) -> Self {
         let sequence = match begin {
             Begin::Log => 1,
-            Begin::Volume(sequence) => sequence,
+            Begin::Volume(sequence) | Begin::Within(sequence, _) => sequence,
         };
         LogReader {
             source,
@@ -427,6 +430,7 @@ impl<S: VolumeSource> LogReader<S> {
             return self.no_volume();
         };
         let mut volume = VolumeReader::open(medium)?;
+        let mut within = Begin::Log;
         self.blocks += 1;
         if volume.is_encrypted() {
             let name = volume.name().clone();
@@ -456,6 +460,7 @@ impl<S: VolumeSource> LogReader<S> {
                     self.started = true;
                 } else {
                     self.seen = start.first_lsn.get();
+                    within = self.begin;
                 }
             }
             Some((stream, timeline)) if stream != volume.stream || timeline != volume.timeline => {
@@ -479,6 +484,9 @@ impl<S: VolumeSource> LogReader<S> {
             }
         }
         self.trailer = None;
+        if let Begin::Within(_, position) = within {
+            volume.seek(position)?;
+        }
         self.volume = Some(volume);
         if self.on_gap == OnGap::Search && first_lsn > self.seen {
             return Err(self.missing_range(Some(first_lsn)));

@@ -205,6 +205,13 @@ impl VolumeReader {
         self.timeline
     }
 
+    /// Goes on with the block at `position`, which is not before the one that was read last.
+    pub(super) fn seek(&mut self, position: Position) -> Result<(), ReadError> {
+        self.medium.seek(position)?;
+        self.position = position;
+        Ok(())
+    }
+
     /// Gives the medium back.
     pub fn into_medium(self) -> Box<dyn Medium> {
         self.medium

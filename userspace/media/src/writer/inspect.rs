@@ -27,6 +27,8 @@ pub struct Inspection {
     pub next_lsn: Lsn,
     /// The last segment that is complete on this volume.
     pub segment_end: Option<SegmentEnd>,
+    /// Where the block lies that says so.
+    pub segment_end_at: Position,
     /// The trailer, if the volume has one: nothing more is to be written.
     pub trailer: Option<Trailer>,
     /// Number of the next block.
@@ -65,6 +67,7 @@ pub fn inspect(medium: &mut dyn Medium) -> Result<Inspection, WriteError> {
         timeline: 0,
         next_lsn: 0,
         segment_end: None,
+        segment_end_at: Position(0),
         trailer: None,
         next_number: 0,
         last: None,
@@ -111,7 +114,7 @@ fn scan_tail(
     let first_lsn = found.start.as_ref().map_or(0, |start| start.first_lsn.get());
     // How far the log reaches without a hole. Blocks before the part that is read are taken on the filemark's word.
     let mut reach = whole.then_some(first_lsn);
-    let mut ends: Vec<(Lsn, SegmentEnd)> = Vec::new();
+    let mut ends: Vec<(Lsn, SegmentEnd, Position)> = Vec::new();
     let mut unreadable_behind_last = 0;
     medium.seek(from)?;
     loop {
@@ -142,7 +145,7 @@ fn scan_tail(
             Some(BlockKind::SegmentEnd) => {
                 let body =
                     view.body::<SegmentEnd>().map_err(|error| not_resumable(&label::name(&found.label), error))?;
-                ends.push((start, *body));
+                ends.push((start, *body, here));
             }
             Some(BlockKind::Trailer) => found.trailer = view.body::<Trailer>().ok().copied(),
             _ => {}
@@ -155,8 +158,10 @@ fn scan_tail(
         Some((_, header)) => header.number.get().saturating_add(1 + unreadable_behind_last),
         None => unreadable_behind_last,
     };
-    found.segment_end =
-        ends.iter().filter(|(lsn, _)| *lsn <= found.next_lsn).max_by_key(|(lsn, _)| *lsn).map(|(_, end)| *end);
+    let last = ends.into_iter().filter(|(lsn, ..)| *lsn <= found.next_lsn).max_by_key(|(lsn, ..)| *lsn);
+    if let Some((_, end, here)) = last {
+        (found.segment_end, found.segment_end_at) = (Some(end), here);
+    }
     found.end = medium.seek_end_of_data()?;
     Ok(())
 }

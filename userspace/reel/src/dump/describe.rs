@@ -2,7 +2,10 @@
 
 //! One record in words: a list of fields, printed as text or as a JSON object.
 
-use reelfs_format::record::{Attributes, Identity, RECORD_DIRECTORY, RECORD_PARTIAL, RECORD_SKIPPABLE};
+use reelfs_format::record::{
+    Attributes, DirectoryEntry, Identity, RECORD_DIRECTORY, RECORD_PARTIAL, RECORD_SKIPPABLE, STATE_FIRST, STATE_HOLE,
+    STATE_LAST,
+};
 use reelfs_format::view::{Event, RecordError, RecordView, Xattrs};
 use serde_json::{json, Map, Value};
 
@@ -25,6 +28,7 @@ pub fn concerns(record: &RecordView<'_>, wanted: &str) -> bool {
             is(&body.old_parent) || is(&body.new_parent) || is(&body.other) || is(&body.whiteout)
         }
         Ok(Event::Reidentified { body }) => is(&body.old),
+        Ok(Event::DirectoryState { mut entries, .. }) => entries.any(|(entry, _)| is(&entry.object)),
         _ => false,
     }
 }
@@ -146,8 +150,50 @@ pub fn record(record: &RecordView<'_>, data: bool) -> Result<Fields, RecordError
             fields.push(("name", text_of(name)));
             fields.push(("attr", attributes(&body.attr)));
         }
+        Event::ObjectState { body, target, xattrs: list } => {
+            fields.push(("checkpoint", json!(body.checkpoint.get())));
+            if !target.is_empty() {
+                fields.push(("target", text_of(target)));
+            }
+            fields.push(("attr", attributes(&body.attr)));
+            if !list.is_empty() {
+                fields.push(("xattrs", xattrs(list)));
+            }
+        }
+        Event::ObjectData { body, data: bytes } => {
+            fields.push(("checkpoint", json!(body.checkpoint.get())));
+            part(&mut fields, body.flags.get());
+            fields.push(("offset", json!(body.offset.get())));
+            fields.push(("bytes", json!(body.length.get())));
+            fields.push(("attr", attributes(&body.attr)));
+            if data && !bytes.is_empty() {
+                fields.push(("data", json!(hex::encode(bytes))));
+            }
+        }
+        Event::DirectoryState { body, entries } => {
+            fields.push(("checkpoint", json!(body.checkpoint.get())));
+            part(&mut fields, body.flags.get());
+            let entry = |(entry, name): (&DirectoryEntry, &[u8])| json!({ "name": text_of(name), "object": identity(&entry.object), "mode": format!("{:o}", entry.mode) });
+            fields.push(("entries", entries.map(entry).collect()));
+            fields.push(("attr", attributes(&body.attr)));
+        }
+        Event::CheckpointBegin { .. } => {}
+        Event::CheckpointEnd { body } => {
+            fields.push(("checkpoint", json!(body.checkpoint.get())));
+            fields.push(("objects", json!(body.objects.get())));
+            fields.push(("bytes", json!(body.bytes.get())));
+        }
     }
     Ok(fields)
+}
+
+/// Which part of an object's state it is.
+fn part(fields: &mut Fields, flags: u32) {
+    for (bit, name) in [(STATE_FIRST, "first"), (STATE_LAST, "last"), (STATE_HOLE, "hole")] {
+        if flags & bit != 0 {
+            fields.push((name, json!(true)));
+        }
+    }
 }
 
 /// A JSON object on one line.
@@ -165,12 +211,12 @@ pub fn text(fields: &Fields) -> String {
 /// One field in a line of text.
 pub fn word(key: &str, value: &Value) -> String {
     match (key, value) {
-        ("lsn" | "end", Value::Number(number)) => {
+        ("lsn" | "end" | "checkpoint", Value::Number(number)) => {
             let shown = number.as_u64().map_or_else(|| number.to_string(), |lsn| format!("{lsn:#014x}"));
             if key == "lsn" {
                 shown
             } else {
-                format!("end={shown}")
+                format!("{key}={shown}")
             }
         }
         ("type" | "time" | "kind", Value::String(text)) => text.clone(),

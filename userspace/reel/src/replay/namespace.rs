@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The tree as the records tell it: objects by identity, names, attributes. No contents of files, no I/O.
+//!
+//! [`tree`] is what can be done to it. Which record does what is said three times: by [`records`] for a tree of which
+//! everything is known, by [`states`] for one that a checkpoint is telling of, and by [`gap`] for what a gap leaves of
+//! the former.
+
+mod gap;
+mod records;
+mod states;
+mod tree;
 
 use std::path::PathBuf;
 
-use reelfs_format::record::{Attributes, Identity, Lsn, GAP_DEGRADED, MOUNT_GAP, MOUNT_UNCLEAN, RECORD_PARTIAL};
-use reelfs_format::view::{check_name, Event, RecordView};
+use reelfs_format::record::{Identity, Lsn};
+use reelfs_format::view::RecordView;
 
-use super::object::{Home, Staged};
 pub use super::object::{Kind, Object, ObjectId, XattrMap};
 use super::objects::{Cursor, Displaced, Objects, Page, Spill};
 use super::store::{Entry, StoreError};
-use super::{file_type, Problem, ReplayError, S_IFDIR};
+use super::{Problem, ReplayError};
 
 /// What a record demands of the contents of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +54,21 @@ pub enum Change<'a> {
         length: u64,
         /// Size of the file after it.
         size: u64,
+    },
+    /// A checkpoint tells a range of the contents, or that what was told of them does not count.
+    State {
+        /// The file.
+        file: ObjectId,
+        /// What there is of the file's contents goes first.
+        anew: bool,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+        /// The bytes; `None` for a hole.
+        data: Option<&'a [u8]>,
+        /// Where all has been told now: how long the file is.
+        size: Option<u64>,
     },
     /// The object is gone for ever.
     Gone {
@@ -150,6 +173,8 @@ pub struct Counts {
     /// Records left out behind a gap.
     left_out: u64,
     stream: [u8; 16],
+    /// The checkpoint that is telling of the tree: until its end, not everything is known.
+    telling: Option<Lsn>,
 }
 
 /// Somebody who wants to know what becomes of names.
@@ -163,8 +188,6 @@ pub trait Watch: std::fmt::Debug {
 
 /// How many records that were left out are named; more are counted.
 const LEFT_OUT_NAMED: u64 = 100;
-/// Of `renameat2(2)`.
-const RENAME_EXCHANGE: u32 = 1 << 1;
 
 impl Default for Namespace {
     fn default() -> Self {
@@ -308,6 +331,16 @@ impl Namespace {
         self.counts.records
     }
 
+    /// The checkpoint that the tree is being learned from, while it has not come to its end: LSN of its begin record.
+    pub fn telling(&self) -> Option<Lsn> {
+        self.counts.telling
+    }
+
+    /// Says whose log it is, where that is known before the log says it.
+    pub fn set_stream(&mut self, stream: [u8; 16]) {
+        self.counts.stream = stream;
+    }
+
     /// Whether the log itself says that it may lack something.
     pub fn is_doubtful(&self) -> bool {
         self.counts.doubtful
@@ -328,35 +361,9 @@ impl Namespace {
         std::mem::take(&mut self.remarks)
     }
 
-    /// A path of the object, for messages. Objects without a name that is known are called by their identity.
-    pub fn path(&mut self, id: ObjectId) -> Result<Vec<u8>, StoreError> {
-        let mut parts: Vec<Box<[u8]>> = Vec::new();
-        let mut at = id;
-        while Some(at) != self.root() {
-            match self.object(at)?.and_then(|object| object.home.clone()) {
-                Some((directory, name)) if parts.len() < 4096 => {
-                    parts.push(name);
-                    at = directory;
-                }
-                _ => {
-                    let known =
-                        self.object(id)?.map_or_else(String::new, |object| crate::show::identity(&object.identity));
-                    return Ok(format!("<{known}>").into_bytes());
-                }
-            }
-        }
-        let mut path = Vec::new();
-        for part in parts.iter().rev() {
-            path.push(b'/');
-            path.extend_from_slice(part);
-        }
-        if path.is_empty() {
-            path.push(b'/');
-        }
-        Ok(path)
-    }
-
     /// Applies a record and says what it demands of the contents of files.
+    ///
+    /// The first record is a mount of an empty tree, or the begin record of a checkpoint that is known to be complete.
     pub fn apply<'a>(&mut self, record: &RecordView<'a>) -> Result<Change<'a>, ReplayError> {
         let header = record.header();
         let failed = |problem| ReplayError {
@@ -369,7 +376,11 @@ impl Namespace {
         if self.counts.missing {
             self.make_way(&event, &header.object, header.epoch.get()).map_err(failed)?;
         }
-        let change = match self.apply_event(record, &event) {
+        let applied = match self.counts.telling {
+            Some(checkpoint) => self.apply_sides(record, &event, checkpoint),
+            None => self.apply_event(record, &event),
+        };
+        let change = match applied {
             Ok(change) => change,
             Err(problem) if self.counts.missing && !matches!(problem, Problem::Store(_)) => {
                 self.counts.left_out += 1;
@@ -383,588 +394,4 @@ impl Namespace {
         self.counts.records += 1;
         Ok(change)
     }
-
-    /// Behind a gap: what contradicts a record is older than it, and must have gone in between.
-    fn make_way(&mut self, event: &Event<'_>, object: &Identity, epoch: u64) -> Result<(), Problem> {
-        match *event {
-            Event::Create { body, name, .. } => {
-                if let Some(known) = self.find(object)? {
-                    if !self.is_stale(known, epoch)? {
-                        self.discard(known)?;
-                    }
-                }
-                self.free(&body.parent, name, None)
-            }
-            Event::Link { body, name } => self.free(&body.parent, name, None),
-            Event::Rename { body, new_name, .. } if body.flags.get() & RENAME_EXCHANGE == 0 => {
-                self.free(&body.new_parent, new_name, Some(&body.other))
-            }
-            Event::ObjectGone => match self.find(object)? {
-                Some(known) if self.seen(known)?.names > 0 => self.discard(known),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes a name from whatever has it, `but` this one.
-    fn free(&mut self, parent: &Identity, name: &[u8], but: Option<&Identity>) -> Result<(), Problem> {
-        let Some(parent) = self.find(parent)? else { return Ok(()) };
-        let Some(there) = self.entry(parent, name)? else { return Ok(()) };
-        if but == Some(&self.seen(there)?.identity) {
-            return Ok(());
-        }
-        self.remove(parent, name, there)?;
-        if self.seen(there)?.names == 0 {
-            self.discard(there)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets an object, its names, and what is only reached through it.
-    fn discard(&mut self, id: ObjectId) -> Result<(), Problem> {
-        if Some(id) == self.root() {
-            return Ok(());
-        }
-        let mut doomed = vec![id];
-        while let Some(id) = doomed.pop() {
-            while self.seen(id)?.names > 0 {
-                let Some((parent, name)) = self.any_name(id)? else { break };
-                self.remove(parent, &name, id)?;
-            }
-            let mut after: Option<Box<[u8]>> = None;
-            loop {
-                let (page, more) = self.names_after(id, after.as_deref())?;
-                for (name, entry) in page {
-                    self.remove(id, &name, entry.object)?;
-                    if self.seen(entry.object)?.names == 0 {
-                        doomed.push(entry.object);
-                    }
-                }
-                match more {
-                    None => break,
-                    more => after = more,
-                }
-            }
-            self.forget(id)?;
-        }
-        Ok(())
-    }
-
-    /// One of the names of an object. Where that is not known, all names of the tree are looked at.
-    fn any_name(&mut self, id: ObjectId) -> Result<Option<Home>, Problem> {
-        if let Some(home) = &self.seen(id)?.home {
-            return Ok(Some(home.clone()));
-        }
-        let mut directories: Vec<ObjectId> = self.root().into_iter().collect();
-        while let Some(directory) = directories.pop() {
-            let mut after: Option<Box<[u8]>> = None;
-            loop {
-                let (page, more) = self.names_after(directory, after.as_deref())?;
-                for (name, entry) in page {
-                    if entry.object == id {
-                        return Ok(Some((directory, name)));
-                    }
-                    if entry.directory {
-                        directories.push(entry.object);
-                    }
-                }
-                match more {
-                    None => break,
-                    more => after = more,
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn apply_event<'a>(&mut self, record: &RecordView<'a>, event: &Event<'a>) -> Result<Change<'a>, Problem> {
-        let header = record.header();
-        let (object, lsn) = (header.object, record.lsn());
-        if self.root().is_none() && !matches!(event, Event::Mount { .. } | Event::Noop | Event::Skipped) {
-            return Err(Problem::NoMount);
-        }
-        match *event {
-            Event::Noop | Event::Unmount | Event::Skipped => Ok(Change::None),
-            Event::Gap { body } => {
-                (self.counts.doubtful, self.counts.gap) = (true, true);
-                self.counts.missing |= body.reason.get() == GAP_DEGRADED;
-                let (time, stream) = (header.time.get(), self.counts.stream);
-                let (reason, bytes) = (body.reason.get(), body.bytes.get());
-                self.remarks.push(Remark::Gap { lsn, time, stream, reason, bytes });
-                Ok(Change::None)
-            }
-            Event::GapEnd { body } => {
-                (self.counts.doubtful, self.counts.gap, self.counts.missing) = (true, true, true);
-                self.remarks.push(Remark::GapEnd {
-                    lsn,
-                    time: header.time.get(),
-                    stream: self.counts.stream,
-                    begin: body.begin.get(),
-                    since: body.since.get(),
-                    changes: body.changes.get(),
-                    bytes: body.bytes.get(),
-                });
-                Ok(Change::None)
-            }
-            Event::Mount { body, xattrs } => {
-                if body.flags.get() & MOUNT_UNCLEAN != 0 {
-                    self.counts.doubtful = true;
-                    self.remarks.push(Remark::Unclean { lsn });
-                }
-                self.counts.stream = body.stream;
-                if body.flags.get() & MOUNT_GAP != 0 {
-                    if !self.counts.gap {
-                        self.remarks.push(Remark::GapBefore { lsn, time: header.time.get(), stream: body.stream });
-                    }
-                    (self.counts.doubtful, self.counts.gap, self.counts.missing) = (true, true, true);
-                }
-                let xattrs = owned(xattrs);
-                if file_type(&body.root) != S_IFDIR {
-                    return Err(Problem::NotDirectory(object));
-                }
-                match self.root() {
-                    None => {
-                        let root = self.add(object, body.root, Kind::Directory(0), xattrs, header.epoch.get())?;
-                        self.slot(root)?.names = 1;
-                        self.counts.names += 1;
-                        self.counts.unnamed = self.counts.unnamed.saturating_sub(1);
-                        self.counts.root = Some(root.0);
-                    }
-                    Some(root) => {
-                        let known = self.slot(root)?;
-                        if known.identity != object {
-                            return Err(Problem::OtherRoot(known.identity));
-                        }
-                        known.xattrs = xattrs;
-                        known.settled = false;
-                        self.take_attr(root, &body.root)?;
-                    }
-                }
-                Ok(Change::None)
-            }
-            Event::Create { body, name, target, xattrs } => {
-                let kind = Kind::of(&body.attr, target)?;
-                if body.parent.is_none() {
-                    let _ = self.add(object, body.attr, kind, owned(xattrs), header.epoch.get())?;
-                    return Ok(Change::None);
-                }
-                let parent = self.vacant(&body.parent, name)?;
-                if let Some(known) = self.find(&object)? {
-                    if !self.is_stale(known, header.epoch.get())? {
-                        return Err(Problem::Exists);
-                    }
-                }
-                let id = self.add(object, body.attr, kind, owned(xattrs), header.epoch.get())?;
-                self.enter(parent, name, id)?;
-                self.set_attr(lsn, parent, &body.parent_attr)?;
-                self.check_links(lsn, id)?;
-                Ok(Change::None)
-            }
-            Event::Link { body, name } => {
-                let id = self.known(&object)?;
-                if self.seen(id)?.is_directory() {
-                    return Err(Problem::Unsupported("a second name for a directory"));
-                }
-                let parent = self.vacant(&body.parent, name)?;
-                self.enter(parent, name, id)?;
-                self.set_attr(lsn, parent, &body.parent_attr)?;
-                self.set_attr(lsn, id, &body.attr)?;
-                self.check_links(lsn, id)?;
-                Ok(Change::None)
-            }
-            Event::Unlink { body, name } => {
-                let id = self.known(&object)?;
-                let parent = self.holding(&body.parent, name, id)?;
-                self.must_be_empty(id)?;
-                self.tell(parent, name, None, record)?;
-                self.remove(parent, name, id)?;
-                self.set_attr(lsn, parent, &body.parent_attr)?;
-                self.set_attr(lsn, id, &body.attr)?;
-                self.check_links(lsn, id)?;
-                Ok(Change::None)
-            }
-            Event::Rename { body, old_name, new_name, whiteout } => {
-                let flags = body.flags.get();
-                let id = self.known(&object)?;
-                let old_parent = self.holding(&body.old_parent, old_name, id)?;
-                let new_parent = self.directory(&body.new_parent)?;
-                if !check_name(new_name) {
-                    return Err(Problem::Name(new_name.to_vec()));
-                }
-                let there = self.entry(new_parent, new_name)?;
-                let other = match (there, body.other.is_none()) {
-                    (None, true) => None,
-                    // What was replaced came and went in a gap.
-                    (None, false) if self.counts.missing && flags & RENAME_EXCHANGE == 0 => None,
-                    (Some(there), false) => {
-                        let found = self.seen(there)?.identity;
-                        if found != body.other {
-                            return Err(Problem::OtherObject(new_name.to_vec(), found));
-                        }
-                        Some(there)
-                    }
-                    (None, false) => return Err(Problem::NoName(new_name.to_vec())),
-                    (Some(_), true) => return Err(Problem::NameExists(new_name.to_vec())),
-                };
-                self.not_below(id, new_parent)?;
-                self.tell(old_parent, old_name, Some((new_parent, new_name)), record)?;
-                if other.is_some() {
-                    self.tell(new_parent, new_name, None, record)?;
-                }
-                match other {
-                    // Two names of one object: rename(2) leaves both.
-                    Some(other) if other == id => {}
-                    Some(other) if flags & RENAME_EXCHANGE != 0 => {
-                        self.not_below(other, old_parent)?;
-                        self.remove(old_parent, old_name, id)?;
-                        self.remove(new_parent, new_name, other)?;
-                        self.enter(new_parent, new_name, id)?;
-                        self.enter(old_parent, old_name, other)?;
-                    }
-                    None if flags & RENAME_EXCHANGE != 0 => return Err(Problem::NoName(new_name.to_vec())),
-                    Some(other) => {
-                        self.must_be_empty(other)?;
-                        self.remove(new_parent, new_name, other)?;
-                        self.remove(old_parent, old_name, id)?;
-                        self.enter(new_parent, new_name, id)?;
-                    }
-                    None => {
-                        self.remove(old_parent, old_name, id)?;
-                        self.enter(new_parent, new_name, id)?;
-                    }
-                }
-                if let Some(whiteout) = whiteout {
-                    let kind = Kind::of(whiteout.attr, &[])?;
-                    let epoch = header.epoch.get();
-                    let left = self.add(body.whiteout, *whiteout.attr, kind, owned(whiteout.xattrs), epoch)?;
-                    self.vacant(&body.old_parent, old_name)?;
-                    self.enter(old_parent, old_name, left)?;
-                    self.check_links(lsn, left)?;
-                }
-                self.set_attr(lsn, old_parent, &body.old_parent_attr)?;
-                self.set_attr(lsn, new_parent, &body.new_parent_attr)?;
-                if let Some(other) = other {
-                    self.set_attr(lsn, other, &body.other_attr)?;
-                }
-                self.set_attr(lsn, id, &body.attr)?;
-                if let Some(other) = other {
-                    self.check_links(lsn, other)?;
-                }
-                self.check_links(lsn, id)?;
-                Ok(Change::None)
-            }
-            Event::ObjectGone => {
-                let id = self.known(&object)?;
-                let names = self.seen(id)?.names;
-                if names > 0 {
-                    return Err(Problem::StillNamed(names));
-                }
-                self.forget(id)?;
-                Ok(Change::Gone { object: id })
-            }
-            Event::Reidentified { body } => {
-                let id = self.known(&body.old)?;
-                if self.find(&object)?.is_some() {
-                    return Err(Problem::Exists);
-                }
-                self.objects.rename_identity(body.old, object, id);
-                self.slot(id)?.identity = object;
-                Ok(Change::None)
-            }
-            Event::Write { body, data } => {
-                let file = self.file(&object)?;
-                let offset = body.offset.get();
-                let end = offset.checked_add(data.len() as u64).ok_or(Problem::Unsupported("an offset this large"))?;
-                let before = self.seen(file)?.attr.size.get();
-                let size = if data.is_empty() { before } else { before.max(end) };
-                let recorded = body.attr.size.get();
-                self.take_attr(file, &body.attr)?;
-                if recorded != size {
-                    self.doubt(lsn, Problem::Size { recorded, known: size })?;
-                }
-                Ok(Change::Write { file, offset, data })
-            }
-            Event::Truncate { body } => {
-                let file = self.file(&object)?;
-                self.take_attr(file, &body.attr)?;
-                Ok(Change::Truncate { file, size: body.attr.size.get() })
-            }
-            Event::Fallocate { body } => {
-                let file = self.file(&object)?;
-                let (offset, length) = (body.offset.get(), body.length.get());
-                if offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
-                    return Err(Problem::Unsupported("a range this large"));
-                }
-                if header.flags.get() & RECORD_PARTIAL != 0 {
-                    return Err(Problem::Unsupported("a fallocate that stopped midway"));
-                }
-                self.take_attr(file, &body.attr)?;
-                Ok(Change::Fallocate { file, mode: body.mode.get(), offset, length, size: body.attr.size.get() })
-            }
-            Event::Setattr { body } | Event::SetFileattr { body } => {
-                let id = self.known(&object)?;
-                self.set_attr(lsn, id, &body.attr)?;
-                Ok(Change::None)
-            }
-            Event::SetXattr { body, name, value } => {
-                let id = self.known(&object)?;
-                self.set_attr(lsn, id, &body.attr)?;
-                let object = self.slot(id)?;
-                object.settled = false;
-                object.xattrs.insert(name.into(), value.into());
-                Ok(Change::None)
-            }
-            Event::RemoveXattr { body, name } => {
-                let id = self.known(&object)?;
-                self.set_attr(lsn, id, &body.attr)?;
-                let object = self.slot(id)?;
-                object.settled = false;
-                if object.xattrs.remove(name).is_none() {
-                    self.doubt(lsn, Problem::NoName(name.to_vec()))?;
-                }
-                Ok(Change::None)
-            }
-        }
-    }
-
-    /// Where the log may lawfully be incomplete, notes what does not fit; else it is an error.
-    fn doubt(&mut self, lsn: Lsn, problem: Problem) -> Result<(), Problem> {
-        if !self.counts.doubtful {
-            return Err(problem);
-        }
-        self.remarks.push(Remark::Followed { lsn, problem });
-        Ok(())
-    }
-
-    fn slot(&mut self, id: ObjectId) -> Result<&mut Object, Problem> {
-        self.objects.get_mut(id)?.ok_or(Problem::Unknown(Identity::NONE))
-    }
-
-    fn seen(&mut self, id: ObjectId) -> Result<&Object, Problem> {
-        self.objects.get(id)?.ok_or(Problem::Unknown(Identity::NONE))
-    }
-
-    fn known(&mut self, identity: &Identity) -> Result<ObjectId, Problem> {
-        self.find(identity)?.ok_or(Problem::Unknown(*identity))
-    }
-
-    fn file(&mut self, identity: &Identity) -> Result<ObjectId, Problem> {
-        let id = self.known(identity)?;
-        match self.seen(id)?.kind {
-            Kind::File => Ok(id),
-            _ => Err(Problem::NotFile),
-        }
-    }
-
-    fn directory(&mut self, identity: &Identity) -> Result<ObjectId, Problem> {
-        let id = self.known(identity)?;
-        match self.seen(id)?.kind {
-            Kind::Directory(_) => Ok(id),
-            _ => Err(Problem::NotDirectory(*identity)),
-        }
-    }
-
-    fn entry(&mut self, directory: ObjectId, name: &[u8]) -> Result<Option<ObjectId>, Problem> {
-        Ok(self.name(directory, name)?.map(|entry| entry.object))
-    }
-
-    /// The directory, in which the name must be free.
-    fn vacant(&mut self, parent: &Identity, name: &[u8]) -> Result<ObjectId, Problem> {
-        let parent = self.directory(parent)?;
-        if !check_name(name) {
-            return Err(Problem::Name(name.to_vec()));
-        }
-        match self.entry(parent, name)? {
-            None => Ok(parent),
-            Some(_) => Err(Problem::NameExists(name.to_vec())),
-        }
-    }
-
-    /// The directory, in which the name must be the object's.
-    fn holding(&mut self, parent: &Identity, name: &[u8], id: ObjectId) -> Result<ObjectId, Problem> {
-        let parent = self.directory(parent)?;
-        match self.entry(parent, name)? {
-            None => Err(Problem::NoName(name.to_vec())),
-            Some(found) if found == id => Ok(parent),
-            Some(found) => Err(Problem::OtherObject(name.to_vec(), self.seen(found)?.identity)),
-        }
-    }
-
-    fn must_be_empty(&mut self, id: ObjectId) -> Result<(), Problem> {
-        match self.seen(id)?.kind {
-            Kind::Directory(entries) if entries > 0 => Err(Problem::NotEmpty),
-            _ => Ok(()),
-        }
-    }
-
-    /// `id`, if it is a directory, must not be `below` or above it.
-    fn not_below(&mut self, id: ObjectId, below: ObjectId) -> Result<(), Problem> {
-        if !self.seen(id)?.is_directory() {
-            return Ok(());
-        }
-        let mut at = Some(below);
-        while let Some(directory) = at {
-            if directory == id {
-                return Err(Problem::Cycle);
-            }
-            at = self.seen(directory)?.home.as_ref().map(|(directory, _)| *directory);
-        }
-        Ok(())
-    }
-
-    /// Whether an object without a name can only be a leftover of an earlier epoch, whose end nobody recorded.
-    fn is_stale(&mut self, id: ObjectId, epoch: u64) -> Result<bool, Problem> {
-        let object = self.seen(id)?;
-        Ok(object.names == 0 && object.epoch < epoch)
-    }
-
-    fn add(
-        &mut self,
-        identity: Identity,
-        attr: Attributes,
-        kind: Kind,
-        xattrs: XattrMap,
-        epoch: u64,
-    ) -> Result<ObjectId, Problem> {
-        if identity.is_none() {
-            return Err(Problem::Unknown(identity));
-        }
-        if let Some(known) = self.find(&identity)? {
-            if !self.is_stale(known, epoch)? {
-                return Err(Problem::Exists);
-            }
-            self.forget(known)?;
-        }
-        let id = ObjectId(self.counts.next);
-        self.counts.next += 1;
-        self.counts.objects += 1;
-        self.counts.unnamed += 1;
-        self.objects.insert(id, Object::new(identity, attr, kind, xattrs, epoch));
-        Ok(id)
-    }
-
-    fn forget(&mut self, id: ObjectId) -> Result<(), Problem> {
-        if let Some(object) = self.objects.remove(id)? {
-            self.counts.objects = self.counts.objects.saturating_sub(1);
-            self.counts.unnamed = self.counts.unnamed.saturating_sub(u64::from(object.names == 0));
-            self.gone.push((id, object));
-        }
-        Ok(())
-    }
-
-    /// Tells who watches that the name is about to go.
-    fn tell(
-        &mut self,
-        directory: ObjectId,
-        name: &[u8],
-        to: Option<(ObjectId, &[u8])>,
-        record: &RecordView<'_>,
-    ) -> Result<(), Problem> {
-        if !self.watch.as_ref().is_some_and(|watch| watch.minds(name)) {
-            return Ok(());
-        }
-        let path = self.path_of(directory, name)?;
-        let to = to.map(|(directory, name)| self.path_of(directory, name)).transpose()?;
-        if let Some(watch) = self.watch.as_mut() {
-            watch.lost(path, to, record.lsn(), record.header().time.get());
-        }
-        Ok(())
-    }
-
-    fn path_of(&mut self, directory: ObjectId, name: &[u8]) -> Result<Vec<u8>, Problem> {
-        let mut path = self.path(directory)?;
-        if path != b"/" {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        Ok(path)
-    }
-
-    fn enter(&mut self, parent: ObjectId, name: &[u8], id: ObjectId) -> Result<(), Problem> {
-        let object = self.slot(id)?;
-        object.names += 1;
-        let first = object.names == 1;
-        if object.home.is_none() {
-            object.home = Some((parent, name.into()));
-        }
-        let entry = Entry { object: id, directory: object.is_directory() };
-        let back =
-            matches!(&object.staged, Staged::Named(directory, staged) if *directory == parent && **staged == *name);
-        self.counts.names += 1;
-        self.counts.unnamed = self.counts.unnamed.saturating_sub(u64::from(first));
-        self.objects.set_name(parent, name, Some(entry));
-        if back {
-            self.objects.set_displaced(parent, name, None);
-        }
-        if let Kind::Directory(entries) = &mut self.slot(parent)?.kind {
-            *entries += 1;
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, parent: ObjectId, name: &[u8], id: ObjectId) -> Result<(), Problem> {
-        let object = self.slot(id)?;
-        let had = object.names;
-        object.names = had.saturating_sub(1);
-        let is_it = |directory: ObjectId, known: &[u8]| directory == parent && *known == *name;
-        if object.home.as_ref().is_some_and(|(directory, known)| is_it(*directory, known)) {
-            object.home = None;
-        }
-        // Its file stays where it is; whoever gets the name next is staged elsewhere.
-        let displaced = matches!(&object.staged, Staged::Named(directory, known) if is_it(*directory, known));
-        self.counts.names = self.counts.names.saturating_sub(1);
-        self.counts.unnamed += u64::from(had == 1);
-        self.objects.set_name(parent, name, None);
-        if displaced {
-            self.objects.set_displaced(parent, name, Some(id));
-        }
-        if let Kind::Directory(entries) = &mut self.slot(parent)?.kind {
-            *entries = entries.saturating_sub(1);
-        }
-        Ok(())
-    }
-
-    /// Takes over attributes, in a record that does not change the size.
-    fn set_attr(&mut self, lsn: Lsn, id: ObjectId, attr: &Attributes) -> Result<(), Problem> {
-        let object = self.slot(id)?;
-        let (recorded, known) = (attr.size.get(), object.attr.size.get());
-        let sized = matches!(object.kind, Kind::File);
-        self.take_attr(id, attr)?;
-        if sized && recorded != known {
-            self.doubt(lsn, Problem::Size { recorded, known })?;
-        }
-        Ok(())
-    }
-
-    fn take_attr(&mut self, id: ObjectId, attr: &Attributes) -> Result<(), Problem> {
-        let object = self.slot(id)?;
-        if file_type(attr) != file_type(&object.attr) {
-            return Err(Problem::TypeChanged { before: object.attr.mode.get(), after: attr.mode.get() });
-        }
-        let before = std::mem::replace(&mut object.attr, *attr);
-        // A record that does not say what the file attributes are has not changed them.
-        if attr.valid.get() & Attributes::FILEATTR_VALID == 0 {
-            object.attr.fileattr = before.fileattr;
-            object.attr.projid = before.projid;
-            object.attr.valid = before.valid;
-        }
-        let given = |attr: &Attributes| (attr.mode, attr.uid, attr.gid, attr.mtime_sec, attr.mtime_nsec, attr.size);
-        object.settled &= given(&before) == given(attr);
-        Ok(())
-    }
-
-    /// The links of what is no directory have to be as many as its names. (What a directory counts, its filesystem decides.)
-    fn check_links(&mut self, lsn: Lsn, id: ObjectId) -> Result<(), Problem> {
-        let object = self.slot(id)?;
-        let (recorded, known) = (object.attr.nlink.get(), object.names);
-        if object.is_directory() || recorded == known {
-            return Ok(());
-        }
-        self.doubt(lsn, Problem::Links { recorded, known })
-    }
-}
-
-fn owned<'a>(xattrs: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> XattrMap {
-    xattrs.map(|(name, value)| (name.into(), value.into())).collect()
 }

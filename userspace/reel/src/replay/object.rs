@@ -46,6 +46,19 @@ impl Kind {
     }
 }
 
+/// How much of an object is known. Everything, but while a checkpoint is telling of the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Its type: a directory has an entry for it, and nothing more has been said.
+    Named,
+    /// Its attributes. Of a file also the contents below this offset. Of a directory, unless this is zero, the entries
+    /// that were told, and all that came since.
+    Upto(u64),
+    /// Everything.
+    #[default]
+    All,
+}
+
 /// Where an object's file or directory is while the tree is being restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Staged {
@@ -107,6 +120,8 @@ pub struct Object {
     pub placed: bool,
     /// What the target could not do, of [`lapse`].
     pub lapses: u8,
+    /// How much of it is known.
+    pub told: Told,
 }
 
 impl Object {
@@ -126,6 +141,7 @@ impl Object {
             dressed: false,
             placed: false,
             lapses: 0,
+            told: Told::All,
         }
     }
 
@@ -164,6 +180,14 @@ impl Object {
                 put(&mut to, target);
             }
             Kind::Node => to.push(3),
+        }
+        match self.told {
+            Told::Named => to.push(0),
+            Told::Upto(end) => {
+                to.push(1);
+                to.extend_from_slice(&end.to_le_bytes());
+            }
+            Told::All => to.push(2),
         }
         match &self.staged {
             Staged::No => to.push(0),
@@ -207,6 +231,12 @@ impl Object {
             3 => Kind::Node,
             _ => return None,
         };
+        let told = match from.byte()? {
+            0 => Told::Named,
+            1 => Told::Upto(from.u64()?),
+            2 => Told::All,
+            _ => return None,
+        };
         let staged = match from.byte()? {
             0 => Staged::No,
             1 => Staged::Pool(from.u32()?),
@@ -237,6 +267,7 @@ impl Object {
             dressed,
             placed,
             lapses,
+            told,
         })
     }
 }

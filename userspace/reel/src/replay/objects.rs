@@ -9,7 +9,7 @@
 
 use std::collections::{hash_map, BTreeMap, HashMap};
 use std::hash::Hash;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
 
 use reelfs_format::record::Identity;
@@ -280,6 +280,18 @@ impl Objects {
         };
         self.young += weight(&found);
         Ok(Some(self.objects.put(id, Some(found), false)))
+    }
+
+    /// Shows every object, in no order, until `visit` is done. Leaves in memory what is there, and nothing else.
+    pub fn each(&self, visit: &mut dyn FnMut(&Object) -> ControlFlow<()>) -> Result<()> {
+        for slot in self.objects.young.values().chain(self.objects.old.values()) {
+            if slot.value.as_ref().is_some_and(|object| visit(object).is_break()) {
+                return Ok(());
+            }
+        }
+        let Some(store) = self.on_disk() else { return Ok(()) };
+        let in_memory = |id| self.objects.young.contains_key(&id) || self.objects.old.contains_key(&id);
+        store.each_object(&mut |id, object| if in_memory(id) { ControlFlow::Continue(()) } else { visit(object) })
     }
 
     /// Adds an object, or replaces it.

@@ -206,7 +206,10 @@ impl Staging {
         }
         let id = match *change {
             Change::None | Change::Gone { .. } => return Ok(()),
-            Change::Write { file, .. } | Change::Truncate { file, .. } | Change::Fallocate { file, .. } => file,
+            Change::Write { file, .. }
+            | Change::Truncate { file, .. }
+            | Change::Fallocate { file, .. }
+            | Change::State { file, .. } => file,
         };
         let Some(object) = namespace.object(id)? else { return Err(unknown(id)) };
         let (made, given_up) = (object.staged != Staged::No, object.lapses & lapse::TOO_LARGE != 0);
@@ -229,6 +232,10 @@ impl Staging {
             Change::Fallocate { mode, offset, length, size, .. } => {
                 self.fallocate(namespace, id, mode, offset, length, size)
             }
+            Change::State { anew, offset, length, data, size, .. } => {
+                self.written += data.map_or(0, |data| data.len() as u64);
+                self.tell(namespace, id, anew, offset, length, data, size)
+            }
             Change::None | Change::Gone { .. } => Ok(()),
         };
         match result {
@@ -236,6 +243,39 @@ impl Staging {
                 self.lapse(namespace, id, lapse::TOO_LARGE)
             }
             other => other,
+        }
+    }
+
+    /// What a checkpoint says of a file. An empty one is made when the tree is.
+    #[allow(clippy::too_many_arguments)] // The parts of a [`Change::State`].
+    fn tell(
+        &mut self,
+        namespace: &mut Namespace,
+        id: ObjectId,
+        anew: bool,
+        offset: u64,
+        length: u64,
+        data: Option<&[u8]>,
+        size: Option<u64>,
+    ) -> io::Result<()> {
+        let made = |namespace: &mut Namespace| {
+            namespace.object(id).map(|object| object.is_some_and(|object| object.staged != Staged::No))
+        };
+        if anew && made(namespace)? {
+            self.file(namespace, id)?.set_len(0)?;
+        }
+        match data {
+            Some(data) if !data.is_empty() => self.file(namespace, id)?.write_all_at(data, offset)?,
+            // Behind what was told before there is nothing that would have to go.
+            None if length > 0 && made(namespace)? && self.file(namespace, id)?.metadata()?.len() > offset => {
+                let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                self.fallocate(namespace, id, punch.bits(), offset, length, size.unwrap_or(offset))?;
+            }
+            _ => {}
+        }
+        match size {
+            Some(size) if size > 0 || made(namespace)? => self.file(namespace, id)?.set_len(size),
+            _ => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@
 //! A commit is atomic and durable when it returns: after a crash the file holds the last one whole.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use redb::{Builder, Database, ReadOnlyTable, TableDefinition};
@@ -158,7 +159,20 @@ impl Store {
     pub fn object(&self, id: ObjectId) -> Result<Option<Object>> {
         let Some(tables) = &self.tables else { return Ok(None) };
         let Some(value) = tables.objects.get(id.0)? else { return Ok(None) };
-        Object::decode(value.value()).map(Some).ok_or_else(|| StoreError(format!("object {} is damaged", id.0)))
+        decoded(id, value.value()).map(Some)
+    }
+
+    /// Shows every object, in the order of their numbers, until `visit` is done.
+    pub fn each_object(&self, visit: &mut dyn FnMut(ObjectId, &Object) -> ControlFlow<()>) -> Result<()> {
+        let Some(tables) = &self.tables else { return Ok(()) };
+        for row in tables.objects.range::<u64>(..)? {
+            let (id, value) = row?;
+            let id = ObjectId(id.value());
+            if visit(id, &decoded(id, value.value())?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The object with this identity.
@@ -236,6 +250,10 @@ impl Store {
         write.commit()?;
         self.look()
     }
+}
+
+fn decoded(id: ObjectId, bytes: &[u8]) -> Result<Object> {
+    Object::decode(bytes).ok_or_else(|| StoreError(format!("object {} is damaged", id.0)))
 }
 
 fn behind(

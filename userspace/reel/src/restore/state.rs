@@ -9,7 +9,7 @@ use crate::args::{Moment, Restore};
 use crate::replay::namespace::Counts;
 
 /// The version of [`State`], and of everything else in the file that holds it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What was asked for. A restore can only go on as what it began as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub struct State {
     pub asked: Asked,
     /// The stream and its timeline.
     pub stream: Option<([u8; 16], u32)>,
+    /// The checkpoint that it began with, if it did not begin with the log: LSN of its begin record.
+    pub checkpoint: Option<Lsn>,
     /// LSN behind the last record that was applied.
     pub lsn: Lsn,
     /// Time of that record.

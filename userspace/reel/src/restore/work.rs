@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::state::{Asked, State};
 use super::target::Target;
-use super::{remark_text, Restored};
+use super::{remark_text, Origin, Restored};
 use crate::args::{Moment, Restore};
 use crate::feed::Feed;
 use crate::outcome::Failure;
@@ -45,6 +45,8 @@ pub struct Work<'a> {
     namespace: Namespace,
     staging: Staging,
     selection: Option<Selection>,
+    /// The checkpoint that it begins with: LSN of its begin record.
+    begun_with: Option<Lsn>,
     lsn: Lsn,
     time: i64,
     sequence: u64,
@@ -59,9 +61,9 @@ pub struct Work<'a> {
     checkpoints: u64,
 }
 
-/// Restores the volumes of `set` into the target that `args` names.
-pub fn restore(args: &Restore, mut set: Set, stop: &AtomicBool) -> Result<Restored, Failure> {
-    let mut work = Work::begin(args, stop, &mut set)?;
+/// Restores the volumes of `set` into the target that `args` names, from `origin` on.
+pub fn restore(args: &Restore, mut set: Set, origin: Origin, stop: &AtomicBool) -> Result<Restored, Failure> {
+    let mut work = Work::begin(args, stop, &mut set, origin)?;
     let begun = Instant::now();
     if !work.replayed {
         if let Err(failure) = work.follow(set) {
@@ -72,6 +74,7 @@ pub fn restore(args: &Restore, mut set: Set, stop: &AtomicBool) -> Result<Restor
     let begun = Instant::now();
     let placed = work.place()?;
     Ok(Restored {
+        checkpoint: work.begun_with,
         lsn: work.lsn,
         time: work.time,
         records: work.namespace.records(),
@@ -90,7 +93,7 @@ pub fn restore(args: &Restore, mut set: Set, stop: &AtomicBool) -> Result<Restor
 
 impl<'a> Work<'a> {
     /// A new restore, or the one that was interrupted.
-    fn begin(args: &'a Restore, stop: &'a AtomicBool, set: &mut Set) -> Result<Self, Failure> {
+    fn begin(args: &'a Restore, stop: &'a AtomicBool, set: &mut Set, origin: Origin) -> Result<Self, Failure> {
         let mut target = Target::prepare(args)?;
         let mut kept = None;
         if target.resumable {
@@ -117,7 +120,8 @@ impl<'a> Work<'a> {
             staging: Staging::new(staging, open_max, state.as_ref().map(|state| state.interval)),
             namespace: Namespace::new(),
             selection: None,
-            lsn: 0,
+            begun_with: origin.checkpoint.map(|checkpoint| checkpoint.begin),
+            lsn: origin.lsn(),
             time: 0,
             sequence: 1,
             damaged_blocks: 0,
@@ -125,10 +129,13 @@ impl<'a> Work<'a> {
             stream: set.stream(),
             replayed: false,
             again: false,
-            checkpoint: (Instant::now(), 0, Duration::ZERO),
+            checkpoint: (Instant::now(), origin.lsn(), Duration::ZERO),
             checkpoints: 0,
             target,
         };
+        if let (Some((stream, _)), true) = (work.stream, origin.checkpoint.is_some()) {
+            namespace.set_stream(stream);
+        }
         if let Some(state) = state {
             if state.asked != Asked::of(args) {
                 let text =
@@ -143,6 +150,7 @@ impl<'a> Work<'a> {
             }
             namespace.set_counts(state.counts);
             work.staging.set_written(state.written);
+            work.begun_with = state.checkpoint;
             (work.lsn, work.time, work.sequence) = (state.lsn, state.time, state.sequence);
             (work.notes, work.damaged_blocks) = (state.notes, state.damaged_blocks);
             (work.replayed, work.again) = (state.replayed, state.replayed);
@@ -178,10 +186,17 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn reader(&self, set: Set, begin: Begin) -> RecordReader<Set> {
+    /// The log from where this is on.
+    fn feed(&self, set: Set) -> Result<Feed, Failure> {
+        // Neither lies behind the volume on which reading goes on.
+        let begin = match set.sequence_at(self.lsn).unwrap_or(1).max(self.sequence) {
+            sequence if self.lsn > 0 && sequence > 1 => Begin::Volume(sequence),
+            _ => Begin::Log,
+        };
         let mut log = LogReader::new(set, begin, OnGap::Search);
         log.accept_end(self.args.end_here);
-        RecordReader::new(log)
+        let feed = Feed::start(RecordReader::new(log), self.lsn);
+        feed.map_err(|error| Failure::io("starting the reader", error))
     }
 
     /// From the volumes to files in staging.
@@ -197,19 +212,17 @@ impl<'a> Work<'a> {
             self.staging.select(Some(found.clone()));
             self.selection = Some(found);
         }
-        // Neither lies behind the volume on which reading goes on.
-        let begin = match set.sequence_at(self.lsn).unwrap_or(1).max(self.sequence) {
-            sequence if self.lsn > 0 && sequence > 1 => Begin::Volume(sequence),
-            _ => Begin::Log,
-        };
-        let mut feed = Feed::start(self.reader(set, begin), self.lsn)
-            .map_err(|error| Failure::io("starting the reader", error))?;
+        let mut feed = self.feed(set)?;
         let mut progress = Progress::new("log", total, true, self.args.volumes.quiet);
         let end = self.replay(&mut feed, &mut progress, true);
         progress.finish();
         let end = end?;
         if self.namespace.root().is_none() {
             return Err(Failure::Media("there is no mount in the log before that moment".into()));
+        }
+        if let Some(checkpoint) = self.namespace.telling() {
+            let text = format!("the log ends before the checkpoint begun at LSN {checkpoint:#x} is complete");
+            return Err(Failure::Media(text));
         }
         self.take_remarks();
         if let Some(end) = &end {
@@ -229,13 +242,13 @@ impl<'a> Work<'a> {
         let mut whole = Namespace::bounded(self.args.memory, Spill::Nameless(self.target.staging_path()));
         whole.watch(Box::new(Follower(Arc::clone(&history))));
         std::mem::swap(&mut whole, &mut self.namespace);
-        let mut feed =
-            Feed::start(self.reader(set, Begin::Log), 0).map_err(|error| Failure::io("starting the reader", error))?;
+        let origin = self.lsn;
+        let mut feed = self.feed(set)?;
         let mut progress = Progress::new("paths", total, true, self.args.volumes.quiet);
         let replayed = self.replay(&mut feed, &mut progress, false);
         progress.finish();
         std::mem::swap(&mut whole, &mut self.namespace);
-        (self.lsn, self.time, self.damaged_blocks) = (0, 0, 0);
+        (self.lsn, self.time, self.sequence, self.damaged_blocks) = (origin, 0, 1, 0);
         self.checkpoint.0 = Instant::now();
         replayed?;
         drop(whole.unwatch());
@@ -354,6 +367,7 @@ impl<'a> Work<'a> {
         let state = State {
             asked: Asked::of(self.args),
             stream: self.stream,
+            checkpoint: self.begun_with,
             lsn: self.lsn,
             time: self.time,
             sequence: self.sequence,

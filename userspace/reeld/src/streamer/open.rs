@@ -10,7 +10,7 @@ use reelfs_media::key::Lock;
 use reelfs_media::label;
 use reelfs_media::library::Supply;
 use reelfs_media::writer::{Inspection, Stream, VolumeWriter, WriteError};
-use reelfs_media::{LogState, Medium};
+use reelfs_media::{Checkpoint, LogState, Medium};
 use uuid::Uuid;
 
 use super::{fatal, Fault, Streamer, Writer, CHUNK};
@@ -52,7 +52,7 @@ impl Streamer {
         let sequence = state.last().map_or(1, |last| last.sequence + 1);
         let Some((medium, found)) = self.wait_for(|library| library.blank(&pool, sequence))? else { return Ok(None) };
         let (chain, predecessor) = (state.chain().map_err(fatal)?, state.predecessor());
-        let log = self.log_at(state.proven, geometry.number(state.proven), chain)?;
+        let log = self.log_at(state.proven, geometry.number(state.proven), chain, state.checkpoint())?;
         let uuid = Uuid::from_bytes(found.label.volume);
         state.volumes.push(Volume {
             uuid,
@@ -109,7 +109,7 @@ impl Streamer {
     fn leave(&self, state: &mut State, mut medium: Box<dyn Medium>, found: &Inspection) -> Result<(), Fault> {
         let geometry = *self.spool.geometry();
         let chain = state.chain().map_err(fatal)?;
-        let log = match self.log_at(state.proven, geometry.number(state.proven), chain) {
+        let log = match self.log_at(state.proven, geometry.number(state.proven), chain, state.checkpoint()) {
             Ok(log) => log,
             // The spool no longer has that; what the volume holds has to be taken on its word.
             Err(_) => {
@@ -175,7 +175,7 @@ impl Streamer {
                 self.status.spooled()
             )));
         }
-        self.log_at(found.next_lsn, segment, chain)
+        self.log_at(found.next_lsn, segment, chain, known_checkpoint(state, found))
     }
 
     /// Notes a volume that was finished without our remembering it.
@@ -191,14 +191,15 @@ impl Streamer {
             proven: position,
             state: VolumeState::Finished,
         };
-        let log = self.log_at(position, geometry.number(position), trailer.chain)?;
+        let log = self.log_at(position, geometry.number(position), trailer.chain, known_checkpoint(state, found))?;
         state.note(volume, &log);
         self.keep(state)
     }
 
     /// The place `lsn` in the log, with the hash of its segment up to there. `chain` is the chain hash after the
     /// segment before `segment`, which is the segment of `lsn` or an earlier one.
-    fn log_at(&self, lsn: Lsn, segment: u64, chain: [u8; 32]) -> Result<LogState, Fault> {
+    /// `checkpoint` is the last one known to be complete below `lsn`.
+    fn log_at(&self, lsn: Lsn, segment: u64, chain: [u8; 32], checkpoint: Checkpoint) -> Result<LogState, Fault> {
         let geometry = *self.spool.geometry();
         let start = geometry.start(segment);
         if lsn == start && lsn == 0 {
@@ -215,7 +216,7 @@ impl Streamer {
                 )))
             }
         };
-        let mut log = LogState::at_segment(geometry.segment_size, segment, first, chain);
+        let mut log = LogState::at_segment(geometry.segment_size, segment, first, chain).with_checkpoint(checkpoint);
         let mut buffer = vec![0; CHUNK];
         while log.position() < lsn {
             let length = usize::try_from(lsn - log.position()).unwrap_or(CHUNK).min(CHUNK).min(log.room());
@@ -279,4 +280,10 @@ impl Streamer {
         state.save(self.spool.path())?;
         Ok(Some(state))
     }
+}
+
+/// The last checkpoint complete below where a volume ends, by what is remembered and by what the volume says.
+fn known_checkpoint(state: &State, found: &Inspection) -> Checkpoint {
+    let said = found.segment_end.as_ref().and_then(Checkpoint::said).unwrap_or_default();
+    [said, state.checkpoint()].into_iter().max_by_key(|checkpoint| checkpoint.end).unwrap_or_default()
 }

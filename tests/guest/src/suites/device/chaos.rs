@@ -3,12 +3,14 @@
 //! Every call, in any order, from several threads, on the same descriptors.
 
 use super::stage::{at, drain, look_over, Stage, STREAM};
+use super::telling::{checkpoint, identity, tell, unnamed, Told};
 use super::Outcome;
 use crate::pattern::Random;
 use crate::Context;
+use reelfs_format::record::Identity;
 use reelfs_format::uapi::{
-    Attach, Discard, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING, IOC_ACKNOWLEDGE, IOC_ATTACH, IOC_DETACH, IOC_DISCARD,
-    IOC_LIST, UAPI_VERSION,
+    Attach, Checkpoint, Discard, List, State, ATTACH_ADOPT, ATTACH_BY_FD, ATTACH_BY_RING, IOC_ACKNOWLEDGE, IOC_ATTACH,
+    IOC_DETACH, IOC_DISCARD, IOC_LIST, UAPI_VERSION,
 };
 use reelfs_sys::device::{Device, Wakeup};
 use reelfs_sys::trial::{command, number, Mapped, Protection};
@@ -20,7 +22,8 @@ use std::time::{Duration, Instant};
 use zerocopy::IntoBytes;
 
 /// What one thread does to the descriptors that it shares with others.
-fn torment(devices: &[Device], mount: &File, id: u64, seed: u64, stop: &AtomicBool) -> u64 {
+fn torment(devices: &[Device], mount: &File, objects: &[Identity], id: u64, seed: u64, stop: &AtomicBool) -> u64 {
+    let mut begun = Checkpoint::default();
     let mut random = Random::new(seed);
     let mut done = 0;
     let mut mappings = Vec::new();
@@ -28,7 +31,7 @@ fn torment(devices: &[Device], mount: &File, id: u64, seed: u64, stop: &AtomicBo
         let device = &devices[random.below(devices.len() as u64) as usize];
         let end = device.list().ok().and_then(|rings| rings.into_iter().find(|ring| ring.ring == id));
         let Some(end) = end else { break };
-        match random.below(10) {
+        match random.below(15) {
             0..=2 => {
                 let by_fd = random.below(2) == 0;
                 let mut attach = Attach {
@@ -73,10 +76,32 @@ fn torment(devices: &[Device], mount: &File, id: u64, seed: u64, stop: &AtomicBo
                 let mut fds = [PollFd::new(device, PollFlags::IN | PollFlags::PRI)];
                 let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 3_000_000 }));
             }
-            _ => {
-                let mut entry = [0; 352];
+            9 => {
+                let mut entry = [0; size_of::<List>()];
                 entry[..8].copy_from_slice(&random.below(id + 2).to_ne_bytes());
                 let _ = command(device, IOC_LIST, &mut entry);
+            }
+            10 => {
+                let operation = 1 + random.below(3) as u32;
+                let request = Checkpoint { operation, begin: begun.begin, ..Checkpoint::default() };
+                begun = checkpoint(device, request).unwrap_or(begun);
+            }
+            11 => {
+                let _ = unnamed(device, Identity::NONE);
+            }
+            _ => {
+                let request = State {
+                    what: 1 + random.below(3) as u32,
+                    checkpoint: begun.begin,
+                    object: match objects.get(random.below(objects.len() as u64 + 1) as usize) {
+                        Some(object) => zerocopy::transmute!(*object),
+                        None => begun.root,
+                    },
+                    position: if random.below(2) == 0 { 0 } else { random.below(1 << 20) },
+                    length: random.below(1 << 22),
+                    ..State::default()
+                };
+                let _ = tell(device, request);
             }
         }
         done += 1;
@@ -91,6 +116,11 @@ pub fn any_order_of_calls(context: &Context) -> Outcome {
     drop(ring);
     let devices: Vec<_> = (0..3).map(|_| Device::open()).collect::<Result<_, _>>()?;
     let mount = stage.fd()?;
+    let objects = ["file0", "file1"].map(|name| -> Told<Identity> {
+        File::create(stage.lower().join(name))?;
+        identity(&stage.lower().join(name))
+    });
+    let objects = objects.into_iter().collect::<Result<Vec<_>, _>>()?;
     let stop = AtomicBool::new(false);
     let time = Duration::from_secs(if context.short { 10 } else { 60 });
 
@@ -121,8 +151,8 @@ pub fn any_order_of_calls(context: &Context) -> Outcome {
             .collect();
         let tormentors: Vec<_> = (0..4u64)
             .map(|seed| {
-                let (devices, mount, stop) = (&devices, &mount, &stop);
-                scope.spawn(move || torment(devices, mount, id, seed, stop))
+                let (devices, mount, objects, stop) = (&devices, &mount, &objects, &stop);
+                scope.spawn(move || torment(devices, mount, objects, id, seed, stop))
             })
             .collect();
         let begin = Instant::now();
@@ -130,6 +160,13 @@ pub fn any_order_of_calls(context: &Context) -> Outcome {
             std::thread::sleep(Duration::from_millis(100));
         }
         stop.store(true, Ordering::Relaxed);
+        // One that waits for room for a checkpoint waits no longer when that is void.
+        while tormentors.iter().any(|thread| !thread.is_finished()) {
+            for device in &devices {
+                let _ = command(device, IOC_DETACH, &mut []);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let calls: u64 = tormentors.into_iter().filter_map(|thread| thread.join().ok()).sum();
         // Writers may still wait: be the consumer that lets them go.
         let mut written = Vec::new();

@@ -30,9 +30,11 @@ pub fn at(next_lsn: Lsn) -> Consumer {
     Consumer { stream: STREAM, next_lsn, adopt: false }
 }
 
-/// A lower tree in memory, mounted or not.
+/// A lower tree, in memory unless it says otherwise, mounted or not.
 pub struct Stage {
     lower: Option<Mounted>,
+    /// What of it is mounted.
+    source: PathBuf,
     upper: Option<Mounted>,
     mnt: PathBuf,
 }
@@ -45,16 +47,32 @@ impl Stage {
 
     /// One of several.
     pub fn named(context: &Context, name: &str, options: &str) -> Result<Self, Box<dyn Error>> {
-        throw_away_what_is_left();
-        let lower = Mounted::new("tmpfs", Path::new("tmpfs"), &context.scratch.join(format!("{name}.lower")), "")?;
-        let mut stage = Self { lower: Some(lower), upper: None, mnt: context.scratch.join(format!("{name}.mnt")) };
+        let mut stage = Self::bare(context, "tmpfs", name)?;
         stage.mount(options)?;
         Ok(stage)
     }
 
+    /// An empty tree of this filesystem, on the first disk if it needs one, and not mounted.
+    pub fn bare(context: &Context, kind: &str, name: &str) -> Result<Self, Box<dyn Error>> {
+        throw_away_what_is_left();
+        let source = context.scratch.join(format!("{name}.lower"));
+        let lower = match kind {
+            "tmpfs" => Mounted::new("tmpfs", Path::new("tmpfs"), &source, "")?,
+            _ => Mounted::fresh(kind, &context.disk("a"), &source)?,
+        };
+        Ok(Self { lower: Some(lower), source, upper: None, mnt: context.scratch.join(format!("{name}.mnt")) })
+    }
+
+    /// From now on, only this directory in the lower tree is mounted; all of it with an empty name.
+    pub fn choose(&mut self, part: &str) {
+        if let Some(lower) = &self.lower {
+            self.source = if part.is_empty() { lower.path().to_owned() } else { lower.path().join(part) };
+        }
+    }
+
     /// The directory below.
     pub fn lower(&self) -> &Path {
-        self.lower.as_ref().expect("there until closed").path()
+        &self.source
     }
 
     /// The directory where it is mounted.
