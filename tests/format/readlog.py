@@ -363,7 +363,7 @@ def volume(data):
             log += payload[len(log) - start:]
         else:
             check(start == end, "range of a block")
-            check(length == {1: 240, 3: 96, 4: 56}[kind], "payload of a block")
+            check(length == {1: 240, 3: 96, 4: 56}.get(kind), "payload of a block")
         if kind == 4:
             check(u64(payload, 0) == len(log), "last LSN of the trailer")
             break
