@@ -132,11 +132,13 @@ pub struct Config {
     pub spool_limit: &'static str,
     /// Bytes that a volume holds; the next one follows.
     pub capacity: &'static str,
+    /// More sections.
+    pub more: &'static str,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { spool_limit: "512M", capacity: "1G" }
+        Config { spool_limit: "512M", capacity: "1G", more: "" }
     }
 }
 
@@ -194,7 +196,8 @@ impl Rig {
         let (mount, spool, limit) = (self.mnt.display(), self.spool.display(), config.spool_limit);
         let text = format!(
             "mount = \"{mount}\"\n\n[spool]\ndirectory = \"{spool}\"\nsegment = \"4M\"\nlimit = \"{limit}\"\n\n\
-             [media]\n{media}\n\n[stream]\nhigh = \"8M\"\nage = \"1s\"\n\n[daemon]\ndrain = \"90s\"\n"
+             [media]\n{media}\n\n[stream]\nhigh = \"8M\"\nage = \"1s\"\n\n[daemon]\ndrain = \"90s\"\n{}",
+            config.more
         );
         Ok(fs::write(&self.config, text)?)
     }

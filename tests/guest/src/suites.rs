@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The suites, in the order in which they run by default.
 
+mod checkpoint;
 mod compare;
 mod degrade;
 pub mod device;
@@ -43,6 +44,10 @@ pub const ALL: &[Suite] = &[
     degrade::XFS,
     system::EXT4,
     system::XFS,
+    checkpoint::EXT4,
+    checkpoint::XFS,
+    checkpoint::BTRFS,
+    checkpoint::TMPFS,
     media::SUITE,
     trouble::SUITE,
     faults::SUITE,

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use common::*;
 use proptest::prelude::*;
+use reelfs_format::build::{LogBuilder, Payload};
 use reelfs_format::crc32c_append;
-use reelfs_format::record::{RecordHeader, HEADER_LEN};
+use reelfs_format::record::{CheckpointEndBody, EmptyBody, Identity, RecordHeader, RecordType, HEADER_LEN};
 use reelfs_format::volume::{
     seal_block, BlockKind, BlockView, SegmentEnd, BLOCK_HEADER_LEN, LABEL_LEN, TRAILER_CLOSED,
 };
@@ -22,8 +23,8 @@ use reelfs_media::label::{self, NewLabel};
 use reelfs_media::library::{volume_files, Library, Supply};
 use reelfs_media::reader::{Begin, LogReader, Note, OnGap, ReadError, RecordReader, VolumeReader};
 use reelfs_media::writer::{inspect, Coding, Progress, VolumeWriter, WriteError};
-use reelfs_media::{LogState, Medium};
-use zerocopy::{FromBytes, IntoBytes};
+use reelfs_media::{Checkpoint, LogState, Medium};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 #[test]
 fn what_is_written_is_read_back() {
@@ -411,4 +412,50 @@ proptest! {
         let mut reader = reader(directory.path(), OnGap::Skip);
         while let Ok(Some(_)) = reader.next() {}
     }
+}
+
+/// Fills a log with records that say nothing, up to `to`.
+fn fill(log: &mut LogBuilder, to: u64) {
+    while log.lsn < to {
+        let rest = (to - log.lsn) as usize;
+        // What is left has to be long enough for another one.
+        let length = if rest > 1 << 20 { 1 << 19 } else { rest };
+        log.push(RecordType::Noop, 0, Identity::NONE, &EmptyBody {}, &Payload::of(&vec![0; length - 104])).unwrap();
+    }
+}
+
+fn end_checkpoint(log: &mut LogBuilder, begin: u64) -> u64 {
+    let mut body = CheckpointEndBody::new_zeroed();
+    body.checkpoint = begin.into();
+    log.push(RecordType::CheckpointEnd, 0, Identity::NONE, &body, &Payload::new()).unwrap();
+    log.lsn
+}
+
+/// However the bytes come, and wherever the record lies.
+#[test]
+fn the_end_of_a_segment_tells_of_the_last_checkpoint() {
+    let mut log = LogBuilder::new();
+    fill(&mut log, SEGMENT);
+    fill(&mut log, SEGMENT + 4096);
+    let first = end_checkpoint(&mut log, 104);
+    // Across the end of a segment: complete in the next one.
+    fill(&mut log, 3 * SEGMENT - 64);
+    let second = end_checkpoint(&mut log, SEGMENT + 8);
+    fill(&mut log, 4 * SEGMENT - 136);
+    let third = end_checkpoint(&mut log, 3 * SEGMENT);
+    assert_eq!(third, 4 * SEGMENT);
+    fill(&mut log, 5 * SEGMENT);
+    let wanted = [None, Some((104, first)), Some((104, first)), Some((3 * SEGMENT, third)), Some((3 * SEGMENT, third))];
+    for piece in [7, 137, 4096, usize::MAX] {
+        let mut state = LogState::origin(SEGMENT);
+        let (mut at, mut said) = (0, Vec::new());
+        while at < log.bytes.len() {
+            let end = log.bytes.len().min(at.saturating_add(piece.min(state.room())));
+            let fed = state.feed(&log.bytes[at..end]).unwrap();
+            said.extend(fed.end.map(|end| Checkpoint::said(&end).map(|found| (found.begin, found.end))));
+            at = end;
+        }
+        assert_eq!(said, wanted, "in pieces of {piece}");
+    }
+    assert!(second > 3 * SEGMENT);
 }

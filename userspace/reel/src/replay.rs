@@ -43,9 +43,9 @@ pub enum Problem {
     /// The log does not begin with a mount of an empty tree.
     #[error("the log does not begin here: no mount has been seen")]
     NoMount,
-    /// The log begins with a mount of a tree that was not empty.
+    /// A tree that was not empty was mounted, and the log has nothing of it.
     #[error(
-        "the tree was not empty when it was first mounted, and what was in it then is in no log before a checkpoint; \
+        "the tree was not empty when the log of it began, and what was in it then is in no log before a checkpoint; \
          a restore needs a complete one, and there is none up to this moment (`reel checkpoint` has the daemon make one)"
     )]
     Populated,

@@ -15,9 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, Context, Result};
-use reelfs_format::record::{Lsn, MOUNT_POPULATED};
-use reelfs_format::view::{Event, RecordView};
-use reelfs_spool::{Records, Spool};
+use reelfs_format::record::Lsn;
+use reelfs_spool::Spool;
 use reelfs_sys::teller::Teller;
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +54,11 @@ impl Reason {
 }
 
 /// The ring that is attached, as far as it matters here.
+#[derive(Clone)]
 struct Attached {
     teller: Teller,
     ring: u64,
+    populated: bool,
 }
 
 #[derive(Default)]
@@ -86,9 +87,10 @@ impl Orders {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A ring with a mount is attached; its data is `ring` bytes long.
-    pub fn attached(&self, teller: Teller, ring: u64) {
-        self.inner().attached = Some(Attached { teller, ring });
+    /// A ring with a mount is attached; its data is `ring` bytes long. `populated`: the log has nothing yet of what was in
+    /// the tree.
+    pub fn attached(&self, teller: Teller, ring: u64, populated: bool) {
+        self.inner().attached = Some(Attached { teller, ring, populated });
         self.wake.raise();
     }
 
@@ -200,7 +202,8 @@ impl Keeper {
     }
 
     fn keep(&self) -> Result<()> {
-        let mut known = Memory::load(self.spool.path())?;
+        let mut memory = Memory::load(self.spool.path())?.unwrap_or_default();
+        self.status.shared().checkpoint.last = memory.last.clone();
         let mut retry: Option<Instant> = None;
         loop {
             let (asked, attached) = {
@@ -208,56 +211,39 @@ impl Keeper {
                 if inner.end {
                     return Ok(());
                 }
-                let attached = inner.attached.as_ref().map(|attached| (attached.teller.clone(), attached.ring));
-                (inner.asked.take(), attached)
+                (inner.asked.take(), inner.attached.clone())
             };
-            let Some((teller, ring)) = attached else {
+            let Some(attached) = attached else {
                 retry = None;
                 self.orders.wake.wait(PERIOD)?;
                 continue;
             };
-            if known.is_none() {
-                known = self.look()?;
+            if attached.populated && (memory.last.is_some() || !memory.populated) {
+                // What was complete before was of another tree.
+                memory = Memory { populated: true, last: None };
+                memory.save(self.spool.path())?;
             }
-            let due = match (&known, asked) {
-                (_, Some(_)) => Some(Reason::Asked),
-                _ if retry.is_some_and(|at| at.elapsed() < RETRY) => None,
-                (Some(memory), None) => self.due(memory),
-                (None, None) => None,
+            let due = match asked {
+                Some(_) => Some(Reason::Asked),
+                None if retry.is_some_and(|at| at.elapsed() < RETRY) => None,
+                None => self.due(&memory),
             };
             let Some(reason) = due else {
                 self.orders.wake.wait(PERIOD)?;
                 continue;
             };
-            let memory = known.get_or_insert_with(Memory::default);
-            retry = (!self.make(&teller, ring, reason, memory)?).then(Instant::now);
+            let complete = self.make(&attached, reason, &mut memory)?;
+            retry = (!complete).then(Instant::now);
+            if complete {
+                if let Some(attached) = self.orders.inner().attached.as_mut() {
+                    attached.populated = false;
+                }
+            }
         }
-    }
-
-    /// What there is to be remembered of a log of which nothing is: whether it begins with a tree that was not empty.
-    fn look(&self) -> Result<Option<Memory>> {
-        let end = self.status.spooled();
-        if end == 0 {
-            return Ok(None);
-        }
-        let mut records = Records::new(self.spool.as_ref(), 0, 0);
-        let populated = match records.next_run(end) {
-            Ok((_, bytes)) => match RecordView::again(bytes).map(|record| record.event()) {
-                Ok(Ok(Event::Mount { body, .. })) => body.flags.get() & MOUNT_POPULATED != 0,
-                _ => false,
-            },
-            // The beginning is not here any more, and nothing was remembered of it.
-            Err(reelfs_spool::SpoolError::Gone { .. }) => false,
-            Err(error) => return Err(error.into()),
-        };
-        let memory = Memory { populated, last: None };
-        memory.save(self.spool.path())?;
-        Ok(Some(memory))
     }
 
     /// Whether one is due without being asked for.
     fn due(&self, memory: &Memory) -> Option<Reason> {
-        self.status.shared().checkpoint.last = memory.last.clone();
         let Some(last) = &memory.last else { return memory.populated.then_some(Reason::Populated) };
         let bytes =
             self.policy.every_bytes.is_some_and(|every| self.status.spooled().saturating_sub(last.end) >= every.0);
@@ -266,7 +252,7 @@ impl Keeper {
     }
 
     /// Makes one. Whether it is complete.
-    fn make(&self, teller: &Teller, ring: u64, reason: Reason, memory: &mut Memory) -> Result<bool> {
+    fn make(&self, attached: &Attached, reason: Reason, memory: &mut Memory) -> Result<bool> {
         let begun = Instant::now();
         {
             let mut shared = self.status.shared();
@@ -275,8 +261,8 @@ impl Keeper {
             (status.reason, status.failed, status.begin) = (Some(reason.text().into()), None, None);
             (status.objects, status.bytes, status.due, status.seconds) = (0, 0, 0, 0.0);
         }
-        let around = Surroundings { keeper: self, ring, begun };
-        let outcome = self.tell(teller, &around, reason);
+        let around = Surroundings { keeper: self, ring: attached.ring, begun };
+        let outcome = self.tell(&attached.teller, &around, reason);
         let outcome = outcome.and_then(|done| {
             memory.last = Some(done.clone());
             memory.save(self.spool.path())?;
@@ -328,7 +314,6 @@ impl Keeper {
                 return Err(error.into());
             }
         };
-        fail::fail_point!("checkpoint-before-end");
         self.say("ending");
         let end =
             teller.end(begin, progress.objects, progress.bytes).map_err(
@@ -385,7 +370,6 @@ impl Around for Surroundings<'_> {
     }
 
     fn progress(&self, progress: &Progress) {
-        fail::fail_point!("checkpoint-while-telling");
         let mut shared = self.keeper.status.shared();
         let status = &mut shared.checkpoint;
         (status.objects, status.bytes, status.due) = (progress.objects, progress.bytes, progress.due);

@@ -320,7 +320,7 @@ impl Daemon<'_> {
         }
         self.status.set_attached(true);
         if mounted {
-            self.checkpoint.attached(ring.teller(), ring.size());
+            self.checkpoint.attached(ring.teller(), ring.size(), ring.is_populated());
         }
         let mut capture =
             Capture::new(Box::new(ring), writer, self.prepared.clone(), self.capture.clone(), self.status.clone());

@@ -52,6 +52,4 @@ pub const FAILPOINTS: &[&str] = &[
     "state-before-rename",
     "state-after-rename",
     "keeper-before-remove",
-    "checkpoint-while-telling",
-    "checkpoint-before-end",
 ];

@@ -23,7 +23,7 @@ use reelfs_format::record::Lsn;
 use reelfs_format::uapi::{
     Acknowledge, Attach, Control, Discard, ListEntry, QueueEntry, UserEntry, Users, ATTACH_ADOPT, ATTACH_BY_FD,
     ATTACH_BY_RING, DEVICE_NAME, IOC_ACKNOWLEDGE, IOC_ATTACH, IOC_DETACH, IOC_DISCARD, IOC_LIST, IOC_USERS, RING_FIRST,
-    RING_GAP, RING_MOUNTED, RING_UNCLEAN, UAPI_VERSION, USERS_MAX,
+    RING_GAP, RING_MOUNTED, RING_POPULATED, RING_UNCLEAN, UAPI_VERSION, USERS_MAX,
 };
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::ioctl::{ioctl, Ioctl, IoctlOutput, Opcode};
@@ -415,6 +415,11 @@ impl Ring {
     /// Whether this attach was the first one of a new stream.
     pub fn is_first(&self) -> bool {
         self.attach.state & RING_FIRST != 0
+    }
+
+    /// Whether the tree was not empty when its log began, and the log has not had a checkpoint since.
+    pub fn is_populated(&self) -> bool {
+        self.attach.state & RING_POPULATED != 0
     }
 
     /// Length of the ring's data in bytes: no more than this is ever unacknowledged.

@@ -71,7 +71,8 @@ impl Namespace {
                     return Err(Problem::NotDirectory(object));
                 }
                 match self.root() {
-                    None if body.flags.get() & MOUNT_POPULATED != 0 => return Err(Problem::Populated),
+                    // A tree of which the log has nothing.
+                    _ if body.flags.get() & MOUNT_POPULATED != 0 => return Err(Problem::Populated),
                     None => {
                         let root = self.add(object, body.root, Kind::Directory(0), xattrs, header.epoch.get())?;
                         self.slot(root)?.names = 1;
