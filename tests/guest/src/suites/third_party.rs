@@ -57,7 +57,7 @@ static RIG: Mutex<Option<Rig>> = Mutex::new(None);
 fn set_up(context: &Context, lower: &str) -> TestResult {
     let mut rig = Rig::new(Stage::new(context, lower)?, "programs")?;
     // Their logs are long, and of no interest once they are on a volume.
-    rig.configure(&Config { spool_limit: "512M", capacity: "256M" })?;
+    rig.configure(&Config { spool_limit: "512M", capacity: "256M", ..Config::default() })?;
     rig.mount("")?;
     rig.start_daemon()?;
     *RIG.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(rig);

@@ -2,10 +2,9 @@
 
 //! A tree with something of everything, and changes to it.
 
-use crate::check::Check;
+use crate::check::{Check, Failure};
 use crate::machine::run;
 use crate::pattern::pattern;
-use crate::Failure;
 use rustix::fs::{
     fallocate, ioctl_getflags, ioctl_setflags, mknodat, setxattr, utimensat, AtFlags, FallocateFlags, FileType, IFlags,
     Mode, Timespec, Timestamps, XattrFlags, CWD,
