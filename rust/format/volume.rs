@@ -33,8 +33,28 @@ pub const BLOCK_SIZE_MIN: usize = 4096;
 pub const BLOCK_SIZE_MAX: usize = 8 << 20;
 /// Block size that labelling chooses when it is not told, in bytes.
 pub const BLOCK_SIZE_DEFAULT: usize = 256 << 10;
+/// Label feature: data blocks may be compressed.
+pub const FEATURE_COMPRESSED: u64 = 1 << 0;
+/// Label feature: blocks may be encrypted; the volume start says whether they are.
+pub const FEATURE_ENCRYPTED: u64 = 1 << 1;
 /// Incompatible features that this code understands; a volume with others is not read and not written.
-pub const INCOMPATIBLE_KNOWN: u64 = 0;
+pub const INCOMPATIBLE_KNOWN: u64 = FEATURE_COMPRESSED | FEATURE_ENCRYPTED;
+/// A data block holds at most this many times its own length of the log.
+pub const PLAIN_RATIO_MAX: usize = 16;
+/// And never more than this, in bytes.
+pub const PLAIN_LENGTH_MAX: usize = 32 << 20;
+/// Length in bytes of what encryption adds at the end of a payload, a [`Seal`].
+pub const SEAL_LEN: usize = size_of::<Seal>();
+
+/// Largest `plain_length` of a data block, for blocks of this size: a reader needs no more memory than that.
+pub const fn plain_length_max(block_size: usize) -> usize {
+    let most = block_size.saturating_mul(PLAIN_RATIO_MAX);
+    if most < PLAIN_LENGTH_MAX {
+        most
+    } else {
+        PLAIN_LENGTH_MAX
+    }
+}
 
 /// First block of a volume; written once, by labelling, and never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -80,6 +100,8 @@ pub enum BlockKind {
     SegmentEnd = 3,
     /// The volume is full or closed. Payload [`Trailer`].
     Trailer = 4,
+    /// The key of an encrypted volume, locked. Payload [`VolumeKeyHead`] and what it announces.
+    VolumeKey = 5,
 }
 
 impl BlockKind {
@@ -90,9 +112,63 @@ impl BlockKind {
             2 => Some(Self::Data),
             3 => Some(Self::SegmentEnd),
             4 => Some(Self::Trailer),
+            5 => Some(Self::VolumeKey),
             _ => None,
         }
     }
+}
+
+/// How a payload is coded: [`BlockHeader::codec`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Codec {
+    /// As it is.
+    Plain = 0,
+    /// A zstd frame (RFC 8878).
+    Zstd = 1,
+    /// Encrypted; a [`Seal`] follows.
+    Encrypted = 2,
+    /// A zstd frame, encrypted; a [`Seal`] follows.
+    ZstdEncrypted = 3,
+    /// As it is, and authenticated: a [`Seal`] follows. Of kinds other than data, on encrypted volumes.
+    Authenticated = 4,
+}
+
+impl Codec {
+    /// The coding with this number, if it is one that this code knows.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            0 => Some(Self::Plain),
+            1 => Some(Self::Zstd),
+            2 => Some(Self::Encrypted),
+            3 => Some(Self::ZstdEncrypted),
+            4 => Some(Self::Authenticated),
+            _ => None,
+        }
+    }
+
+    /// Whether the payload is compressed.
+    pub const fn is_compressed(self) -> bool {
+        matches!(self, Self::Zstd | Self::ZstdEncrypted)
+    }
+
+    /// Whether the payload ends with a [`Seal`].
+    pub const fn is_sealed(self) -> bool {
+        matches!(self, Self::Encrypted | Self::ZstdEncrypted | Self::Authenticated)
+    }
+}
+
+/// The last bytes of a payload that is encrypted or authenticated with XChaCha20-Poly1305 under the volume's key.
+///
+/// Associated data is the block header with a `crc` of zero, followed, for [`Codec::Authenticated`], by the payload
+/// before the seal; that is not encrypted then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Seal {
+    /// Chosen at random for each block that is written.
+    pub nonce: [u8; 24],
+    /// The authentication tag.
+    pub tag: [u8; 16],
 }
 
 /// Block flag: a reader that does not know the kind may skip the block; without it, it must stop.
@@ -123,15 +199,15 @@ pub struct BlockHeader {
     pub volume: [u8; 16],
     /// The stream.
     pub stream: [u8; 16],
-    /// Position in the log of the first byte of the payload; for other kinds, how far the log on this volume reaches.
+    /// Position in the log of the first byte that the payload holds; for other kinds, how far the log on this volume reaches.
     pub lsn_start: U64,
-    /// Position in the log behind the last byte of the payload; for other kinds the same as `lsn_start`.
+    /// Position in the log behind the last byte that the payload holds; for other kinds the same as `lsn_start`.
     pub lsn_end: U64,
     /// Timeline of the stream; 1 unless a restore went on from the past.
     pub timeline: U32,
-    /// Offset in the payload of the first record that starts in it, or [`NO_RECORD`].
+    /// Offset in the decoded payload of the first record that starts in it, or [`NO_RECORD`].
     pub first_record: U32,
-    /// How the payload is coded: 0, as it is.
+    /// How the payload is coded: a [`Codec`].
     pub codec: U32,
     /// Length of the payload in bytes when decoded.
     pub plain_length: U32,
@@ -157,7 +233,7 @@ pub struct VolumeStart {
     pub predecessor_name: [u8; 64],
     /// Chain hash after the last segment that was complete before `first_lsn`; zero if there was none.
     pub chain: [u8; 32],
-    /// Fingerprint of the encryption key, zero: not encrypted.
+    /// Fingerprint of the volume's key, zero: not encrypted.
     pub key: [u8; 32],
     /// Origin: the machine that writes, UTF-8, padded with zero bytes.
     pub origin: [u8; 64],
@@ -203,6 +279,43 @@ pub struct Trailer {
     pub chain: [u8; 32],
 }
 
+/// What the payload of [`BlockKind::VolumeKey`] begins with; the wrapped key and the recipients follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct VolumeKeyHead {
+    /// Fingerprint of the key, as in the volume start.
+    pub fingerprint: [u8; 32],
+    /// Length in bytes of the wrapped key: an age file (age-encryption.org/v1) that holds the key's 32 bytes.
+    pub wrapped_length: U32,
+    /// Length in bytes of the list of recipients that can unwrap it, UTF-8, one on each line.
+    pub recipients_length: U32,
+    /// Zero.
+    pub reserved: [u8; 8],
+}
+
+/// The parts of the payload of [`BlockKind::VolumeKey`].
+#[derive(Clone, Copy, Debug)]
+pub struct VolumeKeyView<'a> {
+    /// How it begins.
+    pub head: &'a VolumeKeyHead,
+    /// The wrapped key.
+    pub wrapped: &'a [u8],
+    /// The recipients.
+    pub recipients: &'a str,
+}
+
+impl<'a> VolumeKeyView<'a> {
+    /// The parts of `payload`, or `None` if it has others.
+    pub fn parse(payload: &'a [u8]) -> Option<Self> {
+        let (head, rest) = VolumeKeyHead::ref_from_prefix(payload).ok()?;
+        let (wrapped, recipients) = rest.split_at_checked(usize::try_from(head.wrapped_length.get()).ok()?)?;
+        if recipients.len() != usize::try_from(head.recipients_length.get()).ok()? || wrapped.is_empty() {
+            return None;
+        }
+        Some(VolumeKeyView { head, wrapped, recipients: core::str::from_utf8(recipients).ok()? })
+    }
+}
+
 /// The rule of the volume format that a label or block breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VolumeError {
@@ -226,8 +339,20 @@ pub enum VolumeError {
     PayloadLength(u32),
     /// The payload's length and its LSN range disagree.
     Range,
-    /// A coding that this code does not know.
+    /// A coding that this code does not know, or that blocks of this kind do not have.
     Codec(u32),
+    /// The payload would be longer, or is of another length when decoded, than the format allows.
+    PlainLength(u32),
+    /// The block uses a feature that the label does not announce.
+    Feature(u64),
+    /// The block is not encrypted, on a volume that is.
+    Unsealed,
+    /// The block is encrypted, on a volume that is not.
+    Sealed,
+    /// Header or payload are not what was encrypted, or not with this key.
+    Seal,
+    /// The payload is not what its compression says it is.
+    Compression,
 }
 
 impl core::fmt::Display for VolumeError {
@@ -244,6 +369,12 @@ impl core::fmt::Display for VolumeError {
             Self::PayloadLength(found) => write!(f, "impossible payload length {found}"),
             Self::Range => write!(f, "LSN range and payload length disagree"),
             Self::Codec(found) => write!(f, "coding {found} is not known to this program"),
+            Self::PlainLength(found) => write!(f, "impossible length when decoded, {found}"),
+            Self::Feature(bit) => write!(f, "uses a feature that the label does not announce ({bit:#x})"),
+            Self::Unsealed => write!(f, "not encrypted, on a volume that is"),
+            Self::Sealed => write!(f, "encrypted, on a volume that is not"),
+            Self::Seal => write!(f, "altered, or encrypted with another key (authentication fails)"),
+            Self::Compression => write!(f, "cannot be decompressed"),
         }
     }
 }
@@ -310,8 +441,12 @@ pub struct BlockView<'a> {
     pub header: &'a BlockHeader,
     /// What the block carries, or `None` for a kind that is not known and may be skipped.
     pub kind: Option<BlockKind>,
-    /// The payload.
+    /// How the payload is coded; `None` for a kind that is not known.
+    pub codec: Option<Codec>,
+    /// The payload as it is stored, without its seal.
     pub payload: &'a [u8],
+    /// What the payload is sealed with.
+    pub seal: Option<&'a Seal>,
 }
 
 impl<'a> BlockView<'a> {
@@ -329,44 +464,101 @@ impl<'a> BlockView<'a> {
         }
         let length = header.payload_length.get();
         let payload = rest.get(..length as usize).ok_or(VolumeError::PayloadLength(length))?;
-        let kind = BlockKind::from_raw(header.kind.get());
-        let (start, end): (Lsn, Lsn) = (header.lsn_start.get(), header.lsn_end.get());
+        let Some(kind) = BlockKind::from_raw(header.kind.get()) else {
+            if header.flags.get() & BLOCK_SKIPPABLE == 0 {
+                return Err(VolumeError::Kind(header.kind.get()));
+            }
+            return Ok(BlockView { header, kind: None, codec: None, payload, seal: None });
+        };
+        let codec = Codec::from_raw(header.codec.get()).ok_or(VolumeError::Codec(header.codec.get()))?;
+        let (payload, seal) = if codec.is_sealed() {
+            let (payload, seal) = Seal::ref_from_suffix(payload).map_err(|_| VolumeError::PayloadLength(length))?;
+            (payload, Some(seal))
+        } else {
+            (payload, None)
+        };
+        let view = BlockView { header, kind: Some(kind), codec: Some(codec), payload, seal };
         match kind {
-            None if header.flags.get() & BLOCK_SKIPPABLE == 0 => return Err(VolumeError::Kind(header.kind.get())),
-            None => {}
-            Some(_) if header.codec.get() != 0 => return Err(VolumeError::Codec(header.codec.get())),
-            Some(_) if header.plain_length != header.payload_length => {
-                return Err(VolumeError::PayloadLength(header.plain_length.get()))
-            }
-            Some(BlockKind::Data) => {
-                if start.checked_add(u64::from(length)) != Some(end) || length == 0 {
-                    return Err(VolumeError::Range);
-                }
-                let first = header.first_record.get();
-                if first != NO_RECORD && first >= length {
-                    return Err(VolumeError::Range);
-                }
-            }
-            Some(fixed) => {
-                let wanted = match fixed {
-                    BlockKind::VolumeStart => size_of::<VolumeStart>(),
-                    BlockKind::SegmentEnd => size_of::<SegmentEnd>(),
-                    _ => size_of::<Trailer>(),
-                };
-                if payload.len() != wanted {
-                    return Err(VolumeError::PayloadLength(length));
-                }
-                if start != end {
-                    return Err(VolumeError::Range);
-                }
-            }
+            BlockKind::Data => view.check_data(codec, bytes.len())?,
+            other => view.check_body(other, codec)?,
         }
-        Ok(BlockView { header, kind, payload })
+        Ok(view)
+    }
+
+    fn check_data(&self, codec: Codec, block_size: usize) -> Result<(), VolumeError> {
+        let plain = self.header.plain_length.get();
+        match codec {
+            Codec::Authenticated => return Err(VolumeError::Codec(self.header.codec.get())),
+            Codec::Plain | Codec::Encrypted if plain as usize != self.payload.len() => {
+                return Err(VolumeError::PlainLength(plain))
+            }
+            _ if plain as usize > plain_length_max(block_size) => return Err(VolumeError::PlainLength(plain)),
+            _ => {}
+        }
+        let (start, end): (Lsn, Lsn) = (self.header.lsn_start.get(), self.header.lsn_end.get());
+        if start.checked_add(u64::from(plain)) != Some(end) || plain == 0 {
+            return Err(VolumeError::Range);
+        }
+        let first = self.header.first_record.get();
+        if first != NO_RECORD && first >= plain {
+            return Err(VolumeError::Range);
+        }
+        Ok(())
+    }
+
+    fn check_body(&self, kind: BlockKind, codec: Codec) -> Result<(), VolumeError> {
+        if !matches!(codec, Codec::Plain | Codec::Authenticated) {
+            return Err(VolumeError::Codec(self.header.codec.get()));
+        }
+        if self.header.plain_length.get() as usize != self.payload.len() {
+            return Err(VolumeError::PlainLength(self.header.plain_length.get()));
+        }
+        let fits = match kind {
+            BlockKind::VolumeStart => self.payload.len() == size_of::<VolumeStart>(),
+            BlockKind::SegmentEnd => self.payload.len() == size_of::<SegmentEnd>(),
+            BlockKind::Trailer => self.payload.len() == size_of::<Trailer>(),
+            BlockKind::VolumeKey => VolumeKeyView::parse(self.payload).is_some(),
+            BlockKind::Data => true,
+        };
+        if !fits {
+            return Err(VolumeError::PayloadLength(self.header.payload_length.get()));
+        }
+        if self.header.lsn_start != self.header.lsn_end {
+            return Err(VolumeError::Range);
+        }
+        Ok(())
+    }
+
+    /// Whether the block may stand on a volume whose label announces these features, and that is encrypted or not.
+    pub fn fits(&self, features: u64, encrypted: bool) -> Result<(), VolumeError> {
+        let Some(codec) = self.codec else { return Ok(()) };
+        if codec.is_compressed() && features & FEATURE_COMPRESSED == 0 {
+            return Err(VolumeError::Feature(FEATURE_COMPRESSED));
+        }
+        match (codec.is_sealed(), encrypted) {
+            (true, _) if features & FEATURE_ENCRYPTED == 0 => Err(VolumeError::Feature(FEATURE_ENCRYPTED)),
+            (true, false) => Err(VolumeError::Sealed),
+            (false, true) => Err(VolumeError::Unsealed),
+            _ => Ok(()),
+        }
     }
 
     /// The payload as the structure that its kind has.
     pub fn body<T: FromBytes + KnownLayout + Immutable + Unaligned>(&self) -> Result<&'a T, VolumeError> {
         T::ref_from_bytes(self.payload).map_err(|_| VolumeError::PayloadLength(self.header.payload_length.get()))
+    }
+
+    /// The payload of a [`BlockKind::VolumeKey`].
+    pub fn volume_key(&self) -> Result<VolumeKeyView<'a>, VolumeError> {
+        let wrong = VolumeError::PayloadLength(self.header.payload_length.get());
+        VolumeKeyView::parse(self.payload).ok_or(wrong)
+    }
+}
+
+impl BlockHeader {
+    /// The header as a seal authenticates it: without the checksum, which covers the seal too.
+    pub fn authenticated(&self) -> Self {
+        BlockHeader { magic: BLOCK_MAGIC, crc: U32::ZERO, ..*self }
     }
 }
 
@@ -397,4 +589,6 @@ const _: () = {
     assert!(size_of::<SegmentEnd>() == 96);
     assert!(offset_of!(SegmentEnd, checkpoint_begin) == 80);
     assert!(size_of::<Trailer>() == 56);
+    assert!(size_of::<VolumeKeyHead>() == 48);
+    assert!(SEAL_LEN == 40);
 };

@@ -55,7 +55,7 @@ fn every_flipped_bit_is_noticed() {
 fn each_rule_of_the_label_has_its_error() {
     type Change = fn(&mut Vec<u8>);
     let sealed: &[(&str, Change, VolumeError)] = &[
-        ("features", |l| l[16] = 1, VolumeError::Incompatible(1)),
+        ("features", |l| l[16] = 4, VolumeError::Incompatible(4)),
         ("block size small", |l| l[64..68].fill(0), VolumeError::BlockSize(0)),
         ("block size large", |l| l[64..68].fill(0xff), VolumeError::BlockSize(u32::MAX)),
     ];
@@ -91,8 +91,9 @@ fn each_rule_of_the_block_has_its_error() {
         ("payload huge", 20, u32::MAX, VolumeError::PayloadLength(u32::MAX)),
         ("range", 64, 8, VolumeError::Range),
         ("first record", 84, length, VolumeError::Range),
-        ("codec", 88, 1, VolumeError::Codec(1)),
-        ("plain length", 92, 1, VolumeError::PayloadLength(1)),
+        ("codec", 88, 9, VolumeError::Codec(9)),
+        ("codec of other kinds", 88, Codec::Authenticated as u32, VolumeError::Codec(4)),
+        ("plain length", 92, 1, VolumeError::PlainLength(1)),
     ];
     for (name, at, value, error) in cases {
         let mut block = data.clone();
@@ -122,18 +123,98 @@ fn each_rule_of_the_block_has_its_error() {
     put(&mut block, 64, 8);
     reseal(&mut block, 16);
     assert_eq!(BlockView::parse(&block).unwrap_err(), VolumeError::Range);
+    // Coded otherwise: lengths that a reader would have to provide for, a seal that does not fit.
+    let most = plain_length_max(common::BLOCK) as u32;
+    for (plain, error) in [(most + 1, VolumeError::PlainLength(most + 1)), (most, VolumeError::Range)] {
+        let mut block = data.clone();
+        put(&mut block, 88, Codec::Zstd as u32);
+        put(&mut block, 92, plain);
+        reseal(&mut block, 16);
+        assert_eq!(BlockView::parse(&block).unwrap_err(), error);
+    }
+    let mut block = data.clone();
+    put(&mut block, 88, Codec::Encrypted as u32);
+    put(&mut block, 20, SEAL_LEN as u32 - 1);
+    reseal(&mut block, 16);
+    assert_eq!(BlockView::parse(&block).unwrap_err(), VolumeError::PayloadLength(SEAL_LEN as u32 - 1));
+    let mut block = blocks()[0].clone();
+    put(&mut block, 88, Codec::Encrypted as u32);
+    put(&mut block, 20, (size_of::<VolumeStart>() + SEAL_LEN) as u32);
+    reseal(&mut block, 16);
+    assert_eq!(BlockView::parse(&block).unwrap_err(), VolumeError::Codec(Codec::Encrypted as u32));
     // A kind from the future that says so.
     let mut block = data;
     put(&mut block, 8, 99);
     put(&mut block, 12, BLOCK_SKIPPABLE);
     reseal(&mut block, 16);
     assert_eq!(BlockView::parse(&block).unwrap().kind, None);
-    for kind in [BlockKind::VolumeStart, BlockKind::Data, BlockKind::SegmentEnd, BlockKind::Trailer] {
-        assert_eq!(BlockKind::from_raw(kind as u32), Some(kind));
+    for raw in 1..=5 {
+        assert_eq!(BlockKind::from_raw(raw).map(|kind| kind as u32), Some(raw));
+    }
+    assert_eq!((BlockKind::from_raw(0), BlockKind::from_raw(6)), (None, None));
+    for codec in [Codec::Plain, Codec::Zstd, Codec::Encrypted, Codec::ZstdEncrypted, Codec::Authenticated] {
+        assert_eq!(Codec::from_raw(codec as u32), Some(codec));
     }
     // A body is asked for as something else.
     let blocks = blocks();
     assert!(BlockView::parse(&blocks[0]).unwrap().body::<Trailer>().is_err());
+}
+
+#[test]
+fn a_block_has_to_fit_its_volume() {
+    let data = blocks()[1].clone();
+    let plain = BlockView::parse(&data).unwrap();
+    assert_eq!(plain.fits(0, false), Ok(()));
+    assert_eq!(plain.fits(FEATURE_ENCRYPTED, true), Err(VolumeError::Unsealed));
+    let coded = |codec: Codec, plain_length: u32| {
+        let mut block = data.clone();
+        let length = u32::from_le_bytes(block[20..24].try_into().unwrap());
+        block[88] = codec as u8;
+        let plain_length = if codec.is_compressed() { plain_length } else { length - SEAL_LEN as u32 };
+        block[92..96].copy_from_slice(&plain_length.to_le_bytes());
+        let end = u64::from_le_bytes(block[64..72].try_into().unwrap()) + u64::from(plain_length);
+        block[72..80].copy_from_slice(&end.to_le_bytes());
+        reseal(&mut block, 16);
+        block
+    };
+    for (codec, features, encrypted, expected) in [
+        (Codec::Zstd, FEATURE_COMPRESSED, false, Ok(())),
+        (Codec::Zstd, FEATURE_ENCRYPTED, false, Err(VolumeError::Feature(FEATURE_COMPRESSED))),
+        (Codec::Zstd, INCOMPATIBLE_KNOWN, true, Err(VolumeError::Unsealed)),
+        (Codec::Encrypted, FEATURE_ENCRYPTED, true, Ok(())),
+        (Codec::Encrypted, FEATURE_COMPRESSED, true, Err(VolumeError::Feature(FEATURE_ENCRYPTED))),
+        (Codec::Encrypted, FEATURE_ENCRYPTED, false, Err(VolumeError::Sealed)),
+        (Codec::ZstdEncrypted, FEATURE_ENCRYPTED, true, Err(VolumeError::Feature(FEATURE_COMPRESSED))),
+        (Codec::ZstdEncrypted, INCOMPATIBLE_KNOWN, true, Ok(())),
+    ] {
+        let block = coded(codec, 9000);
+        let view = BlockView::parse(&block).unwrap();
+        assert_eq!(view.fits(features, encrypted), expected, "{codec:?}");
+        assert!(expected.err().is_none_or(|error| !error.to_string().is_empty()));
+    }
+}
+
+#[test]
+fn the_parts_of_a_wrapped_key_have_the_lengths_they_say() {
+    let mut head = VolumeKeyHead::new_zeroed();
+    head.fingerprint = [7; 32];
+    head.wrapped_length = 5.into();
+    head.recipients_length = 4.into();
+    let good = [head.as_bytes(), b"age..", b"you\n"].concat();
+    let view = VolumeKeyView::parse(&good).unwrap();
+    assert_eq!((view.head.fingerprint, view.wrapped, view.recipients), ([7; 32], &b"age.."[..], "you\n"));
+    for length in 0..good.len() {
+        assert!(VolumeKeyView::parse(&good[..length]).is_none(), "{length}");
+    }
+    assert!(VolumeKeyView::parse(&[&good[..], b"x"].concat()).is_none());
+    for (at, value) in [(32, u32::MAX), (36, u32::MAX), (32, 0)] {
+        let mut bad = good.clone();
+        bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        assert!(VolumeKeyView::parse(&bad).is_none());
+    }
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() = 0xff;
+    assert!(VolumeKeyView::parse(&bad).is_none());
 }
 
 #[test]

@@ -13,8 +13,10 @@ use reelfs_format::mark::Mark;
 use reelfs_format::spool::{Floor, SegmentHeader};
 use reelfs_format::view::{check_name, peek_length, peek_length_back, Event, RecordView};
 use reelfs_format::volume::{
-    field_text, seal_block, text_field, BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeStart,
+    field_text, plain_length_max, seal_block, text_field, BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeStart,
 };
+use reelfs_media::codec::{authenticate, Decoder};
+use reelfs_media::key::VolumeKey;
 use reelfs_media::LogState;
 use zerocopy::IntoBytes;
 
@@ -144,7 +146,10 @@ pub fn log(bytes: &[u8]) {
     let _ = LogState::origin(4 << 20).feed(&bytes[..bytes.len().min(4 << 20)]);
 }
 
-/// A block of a volume.
+/// The key with which the encrypted blocks of the corpus were written.
+pub const FUZZ_KEY: [u8; 32] = [0x2a; 32];
+
+/// A block of a volume: taken apart, decoded with the key and without.
 pub fn block(bytes: &[u8]) {
     let view = match BlockView::parse(bytes) {
         Ok(view) => view,
@@ -155,13 +160,25 @@ pub fn block(bytes: &[u8]) {
     let mut again = bytes.to_vec();
     assert!(seal_block(&mut again, *view.header).is_some());
     assert!(BlockView::parse(&again).is_ok());
+    for key in [None, Some(VolumeKey::from_bytes(FUZZ_KEY))] {
+        let mut decoder = Decoder::default();
+        if view.kind != Some(BlockKind::Data) {
+            let _ = key.map(|key| authenticate(&view, &key));
+        } else if decoder.decode(&view, key.as_ref()).is_ok() {
+            assert_eq!(decoder.plain().len(), view.header.plain_length.get() as usize);
+        } else {
+            assert!(decoder.plain().len() <= plain_length_max(bytes.len()));
+        }
+    }
+    let _ = view.fits(0, false);
     match view.kind {
+        Some(BlockKind::VolumeKey) => assert!(view.volume_key().is_ok()),
         Some(BlockKind::VolumeStart) => assert!(view.body::<VolumeStart>().is_ok()),
         Some(BlockKind::SegmentEnd) => assert!(view.body::<SegmentEnd>().is_ok()),
         Some(BlockKind::Trailer) => assert!(view.body::<Trailer>().is_ok()),
         Some(BlockKind::Data) => {
             let range = view.header.lsn_end.get().checked_sub(view.header.lsn_start.get());
-            assert_eq!(range, Some(view.payload.len() as u64));
+            assert_eq!(range, Some(u64::from(view.header.plain_length.get())));
         }
         None => {}
     }

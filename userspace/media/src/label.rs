@@ -5,8 +5,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use reelfs_format::volume::{
-    field_text, text_field, Label, VolumeError, BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, LABEL_MAGIC,
-    VOLUME_VERSION,
+    field_text, text_field, Label, VolumeError, BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, FEATURE_COMPRESSED,
+    FEATURE_ENCRYPTED, LABEL_MAGIC, VOLUME_VERSION,
 };
 use uuid::Uuid;
 use zerocopy::little_endian::{I64, U32, U64};
@@ -33,6 +33,9 @@ pub struct NewLabel {
     pub pool_name: String,
     /// Length of a block in bytes.
     pub block_size: usize,
+    /// What the volume may make use of when it is written: `FEATURE_*`. A reader that does not know all of it refuses
+    /// the volume.
+    pub features: u64,
 }
 
 /// Why a label was not made or not written.
@@ -83,9 +86,15 @@ fn name_field(name: &str) -> Result<[u8; 64], LabelError> {
 }
 
 impl NewLabel {
-    /// A label with the block size that is chosen when nobody says otherwise.
+    /// A label with the block size that is chosen when nobody says otherwise, of a volume that may become whatever the
+    /// daemon that writes it is told.
     pub fn new(name: &str, pool_name: &str) -> Self {
-        NewLabel { name: name.to_owned(), pool_name: pool_name.to_owned(), block_size: BLOCK_SIZE_DEFAULT }
+        NewLabel {
+            name: name.to_owned(),
+            pool_name: pool_name.to_owned(),
+            block_size: BLOCK_SIZE_DEFAULT,
+            features: FEATURE_COMPRESSED | FEATURE_ENCRYPTED,
+        }
     }
 
     /// The label itself, with a new volume UUID.
@@ -98,7 +107,7 @@ impl NewLabel {
             magic: LABEL_MAGIC,
             version: U32::new(VOLUME_VERSION),
             crc: U32::ZERO,
-            incompatible: U64::ZERO,
+            incompatible: U64::new(self.features),
             compatible: U64::ZERO,
             volume: *Uuid::new_v4().as_bytes(),
             pool: *pool_uuid(&self.pool_name).as_bytes(),

@@ -7,11 +7,14 @@
 //! with. Nothing here knows about the daemon, the kernel module or the tree that the log describes.
 //! `Documentation/format/volume.md` specifies what is written.
 
+pub mod codec;
 pub mod directory;
+pub mod key;
 pub mod label;
 pub mod library;
 pub mod log;
 pub mod medium;
+pub mod pool;
 pub mod reader;
 pub mod tape;
 pub mod writer;

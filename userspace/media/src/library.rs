@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use reelfs_format::volume::Label;
+use reelfs_format::volume::{Label, FEATURE_ENCRYPTED};
 use uuid::Uuid;
 
 use crate::directory::{VolumeFile, SUFFIX};
@@ -44,6 +44,8 @@ pub struct DirectoryLibrary {
     pub capacity: Option<u64>,
     /// Block size of new volume files, in bytes.
     pub block_size: usize,
+    /// What new volumes shall be able to hold: `FEATURE_*`.
+    pub features: u64,
 }
 
 /// The volume files in a directory, by name.
@@ -102,7 +104,7 @@ impl Library for DirectoryLibrary {
                 continue;
             };
             if let Ok(found) = inspect(&mut medium) {
-                if found.start.is_none() && is_of_pool(&found.label, pool) {
+                if found.start.is_none() && is_of_pool(&found.label, pool) && will_do(&found.label, self.features) {
                     return Ok(Supply::Volume(Box::new(medium), Box::new(found)));
                 }
             }
@@ -112,6 +114,7 @@ impl Library for DirectoryLibrary {
             let name = format!("{pool}-{number:06}");
             let mut new = NewLabel::new(&name, pool);
             new.block_size = self.block_size;
+            new.features = self.features;
             let label = new.build().map_err(of_label)?;
             match VolumeFile::create(&self.path, &label, self.capacity) {
                 Ok(mut medium) => {
@@ -179,6 +182,8 @@ fn looks_unused(path: &Path, pool: &str) -> bool {
 pub struct TapeLibrary {
     /// The non-rewinding devices, in the order in which they are tried.
     pub drives: Vec<PathBuf>,
+    /// What new volumes shall be able to hold: `FEATURE_*`.
+    pub features: u64,
 }
 
 impl TapeLibrary {
@@ -224,7 +229,11 @@ impl TapeLibrary {
 
 impl Library for TapeLibrary {
     fn blank(&mut self, pool: &str, sequence: u64) -> Result<Supply, WriteError> {
+        let features = self.features;
         let found = self.find(pool, |found| match found.start {
+            None if !will_do(&found.label, features) => {
+                Err("whose label does not allow for encryption: label it again".into())
+            }
             None => Ok(()),
             Some(_) => Err("which has been used".into()),
         })?;
@@ -246,6 +255,12 @@ impl Library for TapeLibrary {
             Supply::Waiting(format!("load {which} of pool '{pool}' ({})", reasons.join("; ")))
         }))
     }
+}
+
+/// Whether a volume with this label can be used. One that cannot be compressed can; one that cannot be encrypted, where
+/// that was asked for, never.
+fn will_do(label: &Label, features: u64) -> bool {
+    features & !label.incompatible.get() & FEATURE_ENCRYPTED == 0
 }
 
 fn is_of_pool(label: &Label, pool: &str) -> bool {

@@ -43,137 +43,29 @@ pub struct Fed {
     pub end: Option<SegmentEnd>,
 }
 
-/// A place in the log, with everything needed to go on from there: segment, hash so far, next record.
-///
-/// Cheap to clone (about 2 KiB), and cloned wherever one may have to come back.
+/// Follows the records by their lengths: where they begin.
 #[derive(Clone, Debug)]
-pub struct LogState {
-    segment_size: u64,
+pub struct Follower {
     position: Lsn,
     next_record: Lsn,
     head: [u8; CHECKPOINT_END],
     checkpoint: Checkpoint,
-    hasher: blake3::Hasher,
-    /// The hash covers the current segment from its first byte.
-    whole: bool,
-    chain: Option<[u8; 32]>,
 }
 
-impl LogState {
-    /// The beginning of a log.
-    pub fn origin(segment_size: u64) -> Self {
-        Self::at_segment(segment_size, 0, 0, [0; 32])
-    }
-
-    /// The beginning of segment `number`. `first_record` is the LSN of the first record that starts in it (from the
-    /// spool's segment header), `chain` the chain hash after the segment before.
-    pub fn at_segment(segment_size: u64, number: u64, first_record: Lsn, chain: [u8; 32]) -> Self {
-        LogState {
-            segment_size,
-            position: number.saturating_mul(segment_size),
-            next_record: first_record,
-            head: [0; CHECKPOINT_END],
-            checkpoint: Checkpoint::default(),
-            hasher: blake3::Hasher::new(),
-            whole: true,
-            chain: Some(chain),
-        }
-    }
-
-    /// Anywhere in the log: the hashes begin to be known with the next whole segment. `first_record` is the LSN of
-    /// the first record that starts at or behind `position`.
-    pub fn anywhere(segment_size: u64, position: Lsn, first_record: Lsn, chain: Option<[u8; 32]>) -> Self {
-        let start = position % segment_size.max(1) == 0;
-        LogState {
-            position,
-            next_record: first_record,
-            whole: start,
-            chain: if start { chain } else { None },
-            ..Self::at_segment(segment_size, 0, 0, [0; 32])
-        }
-    }
-
-    /// The same with a checkpoint that is known to be complete below the position.
-    pub fn with_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
-        self.checkpoint = checkpoint;
-        self
-    }
-
-    /// The last checkpoint that is known to be complete below the position; its end is zero if none is.
-    pub fn checkpoint(&self) -> Checkpoint {
-        self.checkpoint
-    }
-
-    /// LSN behind the last byte that was fed.
+impl Follower {
+    /// LSN behind the last byte that was followed.
     pub fn position(&self) -> Lsn {
         self.position
     }
 
-    /// LSN of the first record that starts at or behind the position, or of the one before if the position is in the
-    /// middle of its first bytes.
+    /// LSN of the next record to begin, or of the one whose first bytes have been followed.
     pub fn next_record(&self) -> Lsn {
         self.next_record
     }
 
-    /// Length of a segment in bytes.
-    pub fn segment_size(&self) -> u64 {
-        self.segment_size
-    }
-
-    /// Number of the segment that the position is in.
-    pub fn segment(&self) -> u64 {
-        self.position / self.segment_size.max(1)
-    }
-
-    /// Chain hash after the last complete segment, if it is known.
-    pub fn chain(&self) -> Option<[u8; 32]> {
-        self.chain
-    }
-
-    /// Bytes up to the end of the segment; never zero.
-    pub fn room(&self) -> usize {
-        let room = self.segment_size - self.position % self.segment_size.max(1);
-        usize::try_from(room).unwrap_or(usize::MAX)
-    }
-
-    /// Goes on by `bytes`, which must not be more than [`LogState::room`]. Errors: there is no record
-    /// where one has to begin.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Fed, RecordError> {
-        debug_assert!(bytes.len() <= self.room());
-        let first_record = self.walk(bytes)?;
-        self.hasher.update(bytes);
-        let segment = self.segment();
-        self.position += bytes.len() as u64;
-        if self.position % self.segment_size.max(1) != 0 || bytes.is_empty() {
-            return Ok(Fed { first_record, end: None });
-        }
-        let hash = *self.hasher.finalize().as_bytes();
-        self.hasher.reset();
-        let whole = std::mem::replace(&mut self.whole, true);
-        self.chain = match self.chain {
-            Some(before) if whole => Some(link(&before, &hash)),
-            _ => None,
-        };
-        let end = self.chain.map(|chain| SegmentEnd {
-            segment: U64::new(segment),
-            reserved: U64::ZERO,
-            hash,
-            chain,
-            checkpoint_begin: U64::new(self.checkpoint.begin),
-            checkpoint_end: U64::new(self.checkpoint.end),
-        });
-        Ok(Fed { first_record, end })
-    }
-
-    /// Takes over the chain hash of a segment end that cannot be checked, because reading began in that segment.
-    pub fn trust(&mut self, chain: [u8; 32]) {
-        if self.chain.is_none() && self.whole {
-            self.chain = Some(chain);
-        }
-    }
-
-    /// Follows the records' lengths; the LSN of the first record that starts in `bytes`.
-    fn walk(&mut self, bytes: &[u8]) -> Result<Option<Lsn>, RecordError> {
+    /// Goes on by `bytes`; the LSN of the first record that starts in them. Errors: there is no record where one has to
+    /// begin.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<Lsn>, RecordError> {
         let end = self.position + bytes.len() as u64;
         let mut first = None;
         while self.next_record < end {
@@ -208,7 +100,146 @@ impl LogState {
             }
             self.next_record = next;
         }
+        self.position = end;
         Ok(first)
+    }
+}
+
+/// A place in the log, with everything needed to go on from there: segment, hash so far, next record.
+///
+/// Cheap to clone (about 2 KiB), and cloned wherever one may have to come back.
+#[derive(Clone, Debug)]
+pub struct LogState {
+    segment_size: u64,
+    records: Follower,
+    hasher: blake3::Hasher,
+    /// The hash covers the current segment from its first byte.
+    whole: bool,
+    chain: Option<[u8; 32]>,
+}
+
+impl LogState {
+    /// The beginning of a log.
+    pub fn origin(segment_size: u64) -> Self {
+        Self::at_segment(segment_size, 0, 0, [0; 32])
+    }
+
+    /// The beginning of segment `number`. `first_record` is the LSN of the first record that starts in it (from the
+    /// spool's segment header), `chain` the chain hash after the segment before.
+    pub fn at_segment(segment_size: u64, number: u64, first_record: Lsn, chain: [u8; 32]) -> Self {
+        LogState {
+            segment_size,
+            records: Follower {
+                position: number.saturating_mul(segment_size),
+                next_record: first_record,
+                head: [0; CHECKPOINT_END],
+                checkpoint: Checkpoint::default(),
+            },
+            hasher: blake3::Hasher::new(),
+            whole: true,
+            chain: Some(chain),
+        }
+    }
+
+    /// Anywhere in the log: the hashes begin to be known with the next whole segment. `first_record` is the LSN of
+    /// the first record that starts at or behind `position`.
+    pub fn anywhere(segment_size: u64, position: Lsn, first_record: Lsn, chain: Option<[u8; 32]>) -> Self {
+        let start = position % segment_size.max(1) == 0;
+        LogState {
+            records: Follower {
+                position,
+                next_record: first_record,
+                head: [0; CHECKPOINT_END],
+                checkpoint: Checkpoint::default(),
+            },
+            whole: start,
+            chain: if start { chain } else { None },
+            ..Self::at_segment(segment_size, 0, 0, [0; 32])
+        }
+    }
+
+    /// LSN behind the last byte that was fed.
+    pub fn position(&self) -> Lsn {
+        self.records.position
+    }
+
+    /// The same with a checkpoint that is known to be complete below the position.
+    pub fn with_checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.records.checkpoint = checkpoint;
+        self
+    }
+
+    /// The last checkpoint that is known to be complete below the position; its end is zero if none is.
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.records.checkpoint
+    }
+
+    /// The same place, without the hashes.
+    pub fn follower(&self) -> Follower {
+        self.records.clone()
+    }
+
+    /// LSN of the first record that starts at or behind the position, or of the one before if the position is in the
+    /// middle of its first bytes.
+    pub fn next_record(&self) -> Lsn {
+        self.records.next_record
+    }
+
+    /// Length of a segment in bytes.
+    pub fn segment_size(&self) -> u64 {
+        self.segment_size
+    }
+
+    /// Number of the segment that the position is in.
+    pub fn segment(&self) -> u64 {
+        self.position() / self.segment_size.max(1)
+    }
+
+    /// Chain hash after the last complete segment, if it is known.
+    pub fn chain(&self) -> Option<[u8; 32]> {
+        self.chain
+    }
+
+    /// Bytes up to the end of the segment; never zero.
+    pub fn room(&self) -> usize {
+        let room = self.segment_size - self.position() % self.segment_size.max(1);
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// Goes on by `bytes`, which must not be more than [`LogState::room`]. Errors: there is no record
+    /// where one has to begin.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Fed, RecordError> {
+        debug_assert!(bytes.len() <= self.room());
+        let segment = self.segment();
+        let first_record = self.records.feed(bytes)?;
+        self.hasher.update(bytes);
+        if self.position() % self.segment_size.max(1) != 0 || bytes.is_empty() {
+            return Ok(Fed { first_record, end: None });
+        }
+        let hash = *self.hasher.finalize().as_bytes();
+        self.hasher.reset();
+        let whole = std::mem::replace(&mut self.whole, true);
+        self.chain = match self.chain {
+            Some(before) if whole => Some(link(&before, &hash)),
+            _ => None,
+        };
+        let checkpoint = self.checkpoint();
+        let end = self.chain.map(|chain| SegmentEnd {
+            segment: U64::new(segment),
+            reserved: U64::ZERO,
+            hash,
+            chain,
+            checkpoint_begin: U64::new(checkpoint.begin),
+            checkpoint_end: U64::new(checkpoint.end),
+        });
+        Ok(Fed { first_record, end })
+    }
+
+    /// Takes over the chain hash of a segment end that cannot be checked, because reading began in that segment.
+    pub fn trust(&mut self, chain: [u8; 32]) {
+        if self.chain.is_none() && self.whole {
+            self.chain = Some(chain);
+        }
     }
 }
 

@@ -11,103 +11,31 @@
 //! of the pool is touched; writing happens at the end of the data alone; before each burst and after each error the
 //! place is verified by reading back what was written last.
 
-use std::mem::size_of;
+mod error;
+mod inspect;
+mod line;
+
+use std::sync::Arc;
 
 use reelfs_format::record::Lsn;
-use reelfs_format::view::RecordError;
 use reelfs_format::volume::{
-    seal_block, text_field, BlockHeader, BlockKind, BlockView, Label, SegmentEnd, Trailer, VolumeError, VolumeStart,
-    BLOCK_HEADER_LEN, NO_RECORD, TRAILER_FULL,
+    text_field, BlockHeader, BlockKind, Codec, Label, Trailer, VolumeStart, BLOCK_HEADER_LEN, FEATURE_COMPRESSED,
+    FEATURE_ENCRYPTED, NO_RECORD, TRAILER_FULL,
 };
 use uuid::Uuid;
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
-use crate::label::{self, LabelState};
+pub use self::error::WriteError;
+pub use self::inspect::{inspect, Inspection};
+use self::inspect::{not_resumable, parse_own};
+use self::line::{Line, LineError, Ready};
+use crate::codec;
+use crate::key::Lock;
+use crate::label;
 use crate::log::LogState;
-use crate::medium::{Medium, MediumError, Position, Read, Written};
-
-/// Why the log could not be put on a volume.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The medium failed. [`VolumeWriter::recover`] may help.
-    #[error(transparent)]
-    Medium(#[from] MediumError),
-    /// There is no label of ours on the volume.
-    #[error("{medium}: no label of ours ({found}); it is not written")]
-    NotOurs {
-        /// The medium.
-        medium: String,
-        /// What was found.
-        found: String,
-    },
-    /// The volume is another one than was expected.
-    #[error("{medium}: volume '{found}' where '{expected}' belongs; it is not written")]
-    WrongVolume {
-        /// The medium.
-        medium: String,
-        /// The volume that should be there.
-        expected: String,
-        /// The volume that is there.
-        found: String,
-    },
-    /// A volume that was to be new has been used.
-    #[error("volume '{volume}' has been used already; it is not written")]
-    Used {
-        /// The volume.
-        volume: String,
-    },
-    /// A volume that was to be resumed cannot be.
-    #[error("volume '{volume}' cannot be written further: {why}")]
-    NotResumable {
-        /// The volume.
-        volume: String,
-        /// Why.
-        why: String,
-    },
-    /// The medium is not where it was left, or what was written last does not read back.
-    #[error("volume '{volume}': block {number} does not read back as it was written ({found})")]
-    Misplaced {
-        /// The volume.
-        volume: String,
-        /// The last block that was written.
-        number: u64,
-        /// What was found.
-        found: String,
-    },
-    /// The volume reaches less far than a filemark had proven.
-    #[error("volume '{volume}' reaches LSN {found:#x}, but {proven:#x} had been proven to be on it: it is damaged")]
-    Lost {
-        /// The volume.
-        volume: String,
-        /// What had been proven.
-        proven: Lsn,
-        /// What is there.
-        found: Lsn,
-    },
-    /// The bytes that were given are no log.
-    #[error("LSN {lsn:#x}: not the log: {error}")]
-    Log {
-        /// Where.
-        lsn: Lsn,
-        /// The rule that they break.
-        error: RecordError,
-    },
-    /// An error came before; see [`VolumeWriter::recover`].
-    #[error("volume '{volume}' had an error and was not recovered")]
-    Broken {
-        /// The volume.
-        volume: String,
-    },
-    /// The program that calls made a mistake.
-    #[error("volume '{volume}': {why}")]
-    Misuse {
-        /// The volume.
-        volume: String,
-        /// The mistake.
-        why: &'static str,
-    },
-}
+use crate::medium::{Medium, Position, Read, Written};
+use crate::pool::Pool;
 
 /// Whose log it is.
 #[derive(Clone, Debug)]
@@ -118,6 +46,24 @@ pub struct Stream {
     pub timeline: u32,
     /// The machine that writes.
     pub origin: String,
+}
+
+/// How a volume is written.
+#[derive(Clone)]
+pub struct Coding {
+    /// Who does the coding.
+    pub pool: Arc<Pool>,
+    /// The level of compression, if there is to be any.
+    pub level: Option<i32>,
+    /// The key, if the volume is to be encrypted.
+    pub lock: Option<Lock>,
+}
+
+impl Coding {
+    /// The log as it is.
+    pub fn plain() -> Self {
+        Coding { pool: Pool::inline(), level: None, lock: None }
+    }
 }
 
 /// The volume that was written before, for the start of the next.
@@ -141,187 +87,17 @@ pub enum Progress {
     Full,
 }
 
-/// What is on a volume: the answer to "where were we".
-#[derive(Clone, Debug)]
-pub struct Inspection {
-    /// The label.
-    pub label: Label,
-    /// How the volume begins, or `None` for one that was never used.
-    pub start: Option<VolumeStart>,
-    /// The stream, zero for a volume that was never used.
-    pub stream: [u8; 16],
-    /// Timeline of the stream.
-    pub timeline: u32,
-    /// The log can be read from the volume up to here, as far as its last part was looked at.
-    pub next_lsn: Lsn,
-    /// The last segment that is complete on this volume.
-    pub segment_end: Option<SegmentEnd>,
-    /// Where the block lies that says so.
-    pub segment_end_at: Position,
-    /// The trailer, if the volume has one: nothing more is to be written.
-    pub trailer: Option<Trailer>,
-    /// Number of the next block.
-    next_number: u64,
-    /// Header of the last block that can be read, and where it lies.
-    last: Option<(Position, BlockHeader)>,
-    /// End of the data.
-    end: Position,
-}
-
-impl Inspection {
-    /// Where a [`LogState`] that is to resume this volume has to begin: number of a segment, and the chain hash after
-    /// the one before it. From there the log has to be fed up to [`Inspection::next_lsn`] at most.
-    pub fn resume_segment(&self) -> Option<(u64, [u8; 32])> {
-        let start = self.start.as_ref()?;
-        match &self.segment_end {
-            Some(end) => Some((end.segment.get().checked_add(1)?, end.chain)),
-            None => Some((start.first_lsn.get().checked_div(start.segment_size.get())?, start.chain)),
-        }
-    }
-}
-
-/// Reads the label and says what stands on the volume, reading the last part of it. Leaves the position at the end
-/// of the data. Writes nothing.
-pub fn inspect(medium: &mut dyn Medium) -> Result<Inspection, WriteError> {
-    let not_ours = |found: String, medium: &dyn Medium| WriteError::NotOurs { medium: medium.describe(), found };
-    let label = match medium.read_label()? {
-        LabelState::Labelled(label) => *label,
-        LabelState::Blank => return Err(not_ours("blank".into(), medium)),
-        LabelState::Foreign(error) => return Err(not_ours(error.to_string(), medium)),
-    };
-    let mut found = Inspection {
-        label,
-        start: None,
-        stream: [0; 16],
-        timeline: 0,
-        next_lsn: 0,
-        segment_end: None,
-        segment_end_at: Position(0),
-        trailer: None,
-        next_number: 0,
-        last: None,
-        end: Position(0),
-    };
-    let mut block = Vec::new();
-    let first = medium.position()?;
-    if matches!(medium.read_block(&mut block)?, Read::EndOfData | Read::EndOfMedium) {
-        found.end = medium.seek_end_of_data()?;
-        return Ok(found);
-    }
-    let volume = label::name(&label);
-    let start = match parse_own(&block, &label) {
-        Ok(view) if view.kind == Some(BlockKind::VolumeStart) => {
-            found.stream = view.header.stream;
-            found.timeline = view.header.timeline.get();
-            *view.body::<VolumeStart>().map_err(|error| not_resumable(&volume, error))?
-        }
-        Ok(_) => return Err(not_resumable(&volume, "its first block is no volume start")),
-        Err(error) => return Err(not_resumable(&volume, format!("its first block is damaged: {error}"))),
-    };
-    found.end = medium.seek_end_of_data()?;
-    found.start = Some(start);
-
-    // The last segment end lies at most a segment back, unless parts were repeated: then look at everything.
-    let payload = (label.block_size.get() as usize).saturating_sub(BLOCK_HEADER_LEN).max(1) as u64;
-    let window = start.segment_size.get().div_ceil(payload).saturating_add(64);
-    let near = Position(found.end.0.saturating_sub(window).max(first.0));
-    scan_tail(medium, &mut found, near, near == first, &mut block)?;
-    if found.segment_end.is_none() && near != first {
-        scan_tail(medium, &mut found, first, true, &mut block)?;
-    }
-    Ok(found)
-}
-
-/// Reads from `from` to the end of the data and notes what is found.
-fn scan_tail(
-    medium: &mut dyn Medium,
-    found: &mut Inspection,
-    from: Position,
-    whole: bool,
-    block: &mut Vec<u8>,
-) -> Result<(), WriteError> {
-    let first_lsn = found.start.as_ref().map_or(0, |start| start.first_lsn.get());
-    // How far the log reaches without a hole. Blocks before the part that is read are taken on the filemark's word.
-    let mut reach = whole.then_some(first_lsn);
-    let mut ends: Vec<(Lsn, SegmentEnd, Position)> = Vec::new();
-    let mut unreadable_behind_last = 0;
-    medium.seek(from)?;
-    loop {
-        let here = medium.position()?;
-        match medium.read_block(block) {
-            Ok(Read::Block) => {}
-            Ok(Read::Filemark) => continue,
-            Ok(Read::EndOfData | Read::EndOfMedium) => break,
-            Err(MediumError::Unreadable { .. }) => {
-                // What is left of a block behind the end of the data is overwritten by the next.
-                unreadable_behind_last += u64::from(here < found.end);
-                medium.seek(Position(here.0 + 1))?;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let Ok(view) = parse_own(block, &found.label) else {
-            unreadable_behind_last += 1;
-            continue;
-        };
-        let (start, end) = (view.header.lsn_start.get(), view.header.lsn_end.get());
-        match reach {
-            None => reach = Some(end),
-            Some(at) if start <= at => reach = Some(at.max(end)),
-            Some(_) => {}
-        }
-        match view.kind {
-            Some(BlockKind::SegmentEnd) => {
-                let body =
-                    view.body::<SegmentEnd>().map_err(|error| not_resumable(&label::name(&found.label), error))?;
-                ends.push((start, *body, here));
-            }
-            Some(BlockKind::Trailer) => found.trailer = view.body::<Trailer>().ok().copied(),
-            _ => {}
-        }
-        found.last = Some((here, *view.header));
-        unreadable_behind_last = 0;
-    }
-    found.next_lsn = reach.unwrap_or(first_lsn);
-    found.next_number = match &found.last {
-        Some((_, header)) => header.number.get().saturating_add(1 + unreadable_behind_last),
-        None => unreadable_behind_last,
-    };
-    let last = ends.into_iter().filter(|(lsn, ..)| *lsn <= found.next_lsn).max_by_key(|(lsn, ..)| *lsn);
-    if let Some((_, end, here)) = last {
-        (found.segment_end, found.segment_end_at) = (Some(end), here);
-    }
-    found.end = medium.seek_end_of_data()?;
-    Ok(())
-}
-
-/// A block of this very volume, or what is wrong with it.
-fn parse_own<'a>(block: &'a [u8], label: &Label) -> Result<BlockView<'a>, String> {
-    let view = BlockView::parse(block).map_err(|error: VolumeError| error.to_string())?;
-    if view.header.volume != label.volume {
-        return Err(format!("it belongs to another volume, {}", Uuid::from_bytes(view.header.volume)));
-    }
-    Ok(view)
-}
-
-fn not_resumable(volume: &str, why: impl ToString) -> WriteError {
-    WriteError::NotResumable { volume: volume.to_owned(), why: why.to_string() }
-}
-
 /// One volume being written.
 pub struct VolumeWriter<M: Medium = Box<dyn Medium>> {
     medium: M,
     label: Label,
     stream: Stream,
     start: VolumeStart,
-    /// The block being filled, header room included.
-    block: Vec<u8>,
-    filled: usize,
-    first_record: u32,
+    lock: Option<Lock>,
+    /// What was given and is not on the medium yet.
+    line: Line,
     /// Number of the next block.
     number: u64,
-    /// End of what was given, the block being filled included.
-    log: LogState,
     /// End of what the medium took.
     stored: LogState,
     /// End of what a filemark proved.
@@ -347,14 +123,16 @@ enum State {
 
 impl<M: Medium> VolumeWriter<M> {
     /// Begins a volume that was labelled and never used. The log goes on at `log`, whose chain hash has to be known.
+    /// Compression is left out where the label does not announce it; encryption never is.
     ///
-    /// The volume start is proven to be stored when this returns.
+    /// The volume start, and the key of an encrypted volume, are proven to be stored when this returns.
     pub fn begin(
         mut medium: M,
         pool: Uuid,
         stream: Stream,
         predecessor: Option<&Predecessor>,
         log: LogState,
+        coding: Coding,
     ) -> Result<Self, WriteError> {
         let found = inspect(&mut medium)?;
         let volume = label::name(&found.label);
@@ -367,31 +145,45 @@ impl<M: Medium> VolumeWriter<M> {
         if found.start.is_some() || found.next_number != 0 {
             return Err(WriteError::Used { volume });
         }
+        if coding.lock.is_some() && found.label.incompatible.get() & FEATURE_ENCRYPTED == 0 {
+            let why = "its label does not allow for encryption; label it again".to_owned();
+            return Err(WriteError::Unsuitable { volume, why });
+        }
         let mut start = VolumeStart::new_zeroed();
         start.sequence = U64::new(predecessor.map_or(1, |before| before.sequence.saturating_add(1)));
         start.first_lsn = U64::new(log.position());
         start.segment_size = U64::new(log.segment_size());
         start.started = I64::new(label::now());
         start.chain = log.chain().ok_or_else(|| not_resumable(&volume, "the chain hash is not known"))?;
+        start.key = coding.lock.as_ref().map_or([0; 32], |lock| lock.wrapped.fingerprint);
         start.origin = text_field(&stream.origin).unwrap_or([0; 64]);
         if let Some(before) = predecessor {
             start.predecessor = before.volume;
             start.predecessor_name = text_field(&before.name).unwrap_or([0; 64]);
         }
-        let mut writer = Self::assemble(medium, found, stream, start, log);
-        match writer.put(BlockKind::VolumeStart, start.as_bytes())? {
-            Written::Taken => {}
-            Written::EarlyWarning | Written::Full => {
-                return Err(not_resumable(&writer.name(), "it is too small for a single block"))
-            }
+        let mut writer = Self::assemble(medium, found, stream, start, log, coding);
+        let too_small = || not_resumable(&volume, "it is too small for a single block");
+        if writer.put(BlockKind::VolumeStart, start.as_bytes())? != Written::Taken {
+            return Err(too_small());
         }
+        if writer.put_key()?.is_some_and(|written| written != Written::Taken) {
+            return Err(too_small());
+        }
+        writer.line.restart(&writer.stored, writer.number);
         writer.filemark()?;
         Ok(writer)
     }
 
     /// Goes on with a volume that [`inspect`] has looked at, on the medium just inspected. `log` has to lie within what
     /// the volume holds, at its end ([`Inspection::next_lsn`]) where possible, and its chain hash has to be known.
-    pub fn resume(medium: M, found: Inspection, stream: Stream, log: LogState) -> Result<Self, WriteError> {
+    /// `coding` has to have the key with which the volume was begun, and none if it is not encrypted.
+    pub fn resume(
+        medium: M,
+        found: Inspection,
+        stream: Stream,
+        log: LogState,
+        coding: Coding,
+    ) -> Result<Self, WriteError> {
         let volume = label::name(&found.label);
         let Some(start) = found.start else {
             return Err(not_resumable(&volume, "it was never used"));
@@ -405,6 +197,9 @@ impl<M: Medium> VolumeWriter<M> {
         if start.segment_size.get() != log.segment_size() {
             return Err(not_resumable(&volume, "its segments have another size"));
         }
+        if start.key != coding.lock.as_ref().map_or([0; 32], |lock| lock.key.fingerprint()) {
+            return Err(not_resumable(&volume, "the key that was given is not the one it was begun with"));
+        }
         if !(start.first_lsn.get()..=found.next_lsn).contains(&log.position()) || log.chain().is_none() {
             let why = format!("it reaches LSN {:#x} and cannot go on at {:#x}", found.next_lsn, log.position());
             return Err(not_resumable(&volume, why));
@@ -412,23 +207,39 @@ impl<M: Medium> VolumeWriter<M> {
         if found.last.is_none() {
             return Err(not_resumable(&volume, "none of its blocks can be read"));
         }
-        Ok(Self::assemble(medium, found, stream, start, log))
+        Ok(Self::assemble(medium, found, stream, start, log, coding))
     }
 
-    fn assemble(medium: M, found: Inspection, stream: Stream, start: VolumeStart, log: LogState) -> Self {
-        let block = vec![0; found.label.block_size.get() as usize];
+    fn assemble(
+        medium: M,
+        found: Inspection,
+        stream: Stream,
+        start: VolumeStart,
+        log: LogState,
+        mut coding: Coding,
+    ) -> Self {
+        if found.label.incompatible.get() & FEATURE_COMPRESSED == 0 {
+            coding.level = None;
+        }
+        let lock = coding.lock.clone();
+        let template = BlockHeader {
+            kind: U32::new(BlockKind::Data as u32),
+            volume: found.label.volume,
+            stream: stream.uuid,
+            timeline: U32::new(stream.timeline),
+            ..BlockHeader::new_zeroed()
+        };
+        let block_size = found.label.block_size.get() as usize;
         VolumeWriter {
             medium,
             label: found.label,
             stream,
             start,
-            block,
-            filled: 0,
-            first_record: NO_RECORD,
+            lock,
+            line: Line::new(coding, template, block_size, &log, found.next_number),
             number: found.next_number,
             stored: log.clone(),
-            proven: log.clone(),
-            log,
+            proven: log,
             last: found.last.unwrap_or((Position(0), BlockHeader::new_zeroed())),
             expected: found.end,
             state: State::Writing,
@@ -457,7 +268,7 @@ impl<M: Medium> VolumeWriter<M> {
 
     /// LSN of the next byte to give to [`VolumeWriter::append`].
     pub fn next_lsn(&self) -> Lsn {
-        self.log.position()
+        self.line.next_lsn()
     }
 
     /// The end of what is proven to be stored.
@@ -491,40 +302,25 @@ impl<M: Medium> VolumeWriter<M> {
     pub fn append(&mut self, mut bytes: &[u8]) -> Result<Progress, WriteError> {
         self.ready()?;
         while !bytes.is_empty() {
-            let room = self.block.len() - BLOCK_HEADER_LEN - self.filled;
-            let (part, rest) = bytes.split_at(room.min(self.log.room()).min(bytes.len()));
-            let lsn = self.log.position();
-            let fed = self.log.feed(part).map_err(|error| {
-                self.state = State::Broken;
-                WriteError::Log { lsn, error }
-            })?;
-            if let (NO_RECORD, Some(first)) = (self.first_record, fed.first_record) {
-                let offset = self.filled as u64 + (first - lsn);
-                self.first_record = u32::try_from(offset).unwrap_or(NO_RECORD);
-            }
-            let at = BLOCK_HEADER_LEN + self.filled;
-            self.block[at..at + part.len()].copy_from_slice(part);
-            self.filled += part.len();
-            bytes = rest;
-            let segment_done = self.log.position() % self.log.segment_size() == 0;
-            if (segment_done || part.len() == room) && self.flush(fed.end)? == Progress::Full {
+            bytes = &bytes[self.line.give(bytes)..];
+            if self.advance(false)? == Progress::Full {
                 return Ok(Progress::Full);
             }
         }
         Ok(Progress::Open)
     }
 
-    /// Writes what is left of the block being filled and a filemark: everything given so far is proven to be stored
-    /// when this returns [`Progress::Open`].
+    /// Writes everything that was given and a filemark: it is proven to be stored when this returns [`Progress::Open`].
     pub fn sync(&mut self) -> Result<Progress, WriteError> {
         if self.state == State::Finished {
             return Ok(Progress::Full);
         }
-        if self.log.position() == self.proven.position() && self.state != State::Broken {
+        if self.line.next_lsn() == self.proven.position() && self.state != State::Broken {
             return Ok(Progress::Open);
         }
         self.ready()?;
-        if self.flush(None)? == Progress::Full {
+        self.line.flush();
+        if self.advance(true)? == Progress::Full {
             return Ok(Progress::Full);
         }
         self.filemark()?;
@@ -537,9 +333,7 @@ impl<M: Medium> VolumeWriter<M> {
             return Ok(());
         }
         self.ready()?;
-        self.log = self.stored.clone();
-        self.filled = 0;
-        self.first_record = NO_RECORD;
+        self.line.restart(&self.stored, self.number);
         let trailer = Trailer {
             last_lsn: U64::new(self.stored.position()),
             next_sequence: U64::new(self.start.sequence.get().saturating_add(1)),
@@ -547,6 +341,8 @@ impl<M: Medium> VolumeWriter<M> {
             reserved: U32::ZERO,
             chain: self.stored.chain().unwrap_or(self.start.chain),
         };
+        // The first copy of the key is at the other end; one bad block must not cost the volume.
+        let _ = self.put_key()?;
         // Where it does not fit the volume ends without: readers see that the log goes on elsewhere all the same.
         let _ = self.put_reserved(BlockKind::Trailer, trailer.as_bytes())?;
         self.filemark()?;
@@ -576,10 +372,8 @@ impl<M: Medium> VolumeWriter<M> {
         self.last = last;
         self.expected = found.end;
         self.number = found.next_number;
-        self.log = self.proven.clone();
         self.stored = self.proven.clone();
-        self.filled = 0;
-        self.first_record = NO_RECORD;
+        self.line.restart(&self.stored, self.number);
         self.state = if found.trailer.is_some() { State::Finished } else { State::Writing };
         Ok(())
     }
@@ -612,7 +406,7 @@ impl<M: Medium> VolumeWriter<M> {
             return Err(misplaced(format!("position {}, not {}", here.0, self.expected.0), self));
         }
         self.medium.seek(self.last.0)?;
-        let mut block = Vec::with_capacity(self.block.len());
+        let mut block = Vec::with_capacity(self.label.block_size.get() as usize);
         match self.medium.read_block(&mut block)? {
             Read::Block => {}
             other => return Err(misplaced(format!("{other:?}"), self)),
@@ -628,16 +422,35 @@ impl<M: Medium> VolumeWriter<M> {
         Ok(())
     }
 
-    /// Writes the block being filled, and the segment end where there is one.
-    fn flush(&mut self, end: Option<SegmentEnd>) -> Result<Progress, WriteError> {
-        if self.filled > 0 {
-            match self.put_data()? {
-                Written::Taken => self.stored = self.log.clone(),
-                Written::EarlyWarning => return self.full(),
-                Written::Full => return self.full(),
+    /// Writes the blocks that are ready, or, with `all`, everything that was given, and segment ends where there are any.
+    fn advance(&mut self, all: bool) -> Result<Progress, WriteError> {
+        loop {
+            let ready = self.line.next(all).map_err(|error| {
+                self.state = State::Broken;
+                match error {
+                    LineError::Log { lsn, error } => WriteError::Log { lsn, error },
+                    LineError::Died => self.misuse("a thread that codes blocks has died"),
+                }
+            })?;
+            let Some(ready) = ready else { return Ok(Progress::Open) };
+            if self.put_data(ready)? == Progress::Full {
+                return Ok(Progress::Full);
             }
         }
-        if let Some(end) = end {
+    }
+
+    fn full(&mut self) -> Result<Progress, WriteError> {
+        self.finish(TRAILER_FULL)?;
+        Ok(Progress::Full)
+    }
+
+    fn put_data(&mut self, ready: Ready) -> Result<Progress, WriteError> {
+        if self.write(&ready.block, ready.header)? != Written::Taken {
+            return self.full();
+        }
+        let lsn = self.stored.position();
+        let fed = self.stored.feed(ready.plain()).map_err(|error| WriteError::Log { lsn, error })?;
+        if let Some(end) = fed.end {
             match self.put_reserved(BlockKind::SegmentEnd, end.as_bytes())? {
                 Written::Taken => {}
                 Written::EarlyWarning | Written::Full => return self.full(),
@@ -646,25 +459,10 @@ impl<M: Medium> VolumeWriter<M> {
         Ok(Progress::Open)
     }
 
-    fn full(&mut self) -> Result<Progress, WriteError> {
-        self.finish(TRAILER_FULL)?;
-        Ok(Progress::Full)
-    }
-
-    fn put_data(&mut self) -> Result<Written, WriteError> {
-        let payload_length = u32::try_from(self.filled).unwrap_or(u32::MAX);
-        let header = BlockHeader {
-            lsn_start: U64::new(self.log.position() - self.filled as u64),
-            lsn_end: U64::new(self.log.position()),
-            first_record: U32::new(self.first_record),
-            payload_length: U32::new(payload_length),
-            plain_length: U32::new(payload_length),
-            ..self.header(BlockKind::Data)
-        };
-        let written = self.put_block(header)?;
-        self.filled = 0;
-        self.first_record = NO_RECORD;
-        Ok(written)
+    /// Writes the wrapped key of an encrypted volume.
+    fn put_key(&mut self) -> Result<Option<Written>, WriteError> {
+        let Some(payload) = self.lock.as_ref().map(|lock| lock.wrapped.payload()) else { return Ok(None) };
+        self.put_reserved(BlockKind::VolumeKey, &payload[..]).map(Some)
     }
 
     /// Writes a block that early warning must not keep out.
@@ -680,49 +478,53 @@ impl<M: Medium> VolumeWriter<M> {
         }
     }
 
+    /// Writes a block of another kind than data. On an encrypted volume it can be read without the key and is
+    /// authenticated.
     fn put<T: IntoBytes + Immutable + ?Sized>(&mut self, kind: BlockKind, payload: &T) -> Result<Written, WriteError> {
         let bytes = payload.as_bytes();
-        let payload_length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        debug_assert!(size_of::<VolumeStart>() + BLOCK_HEADER_LEN <= self.block.len() && self.filled == 0);
-        self.block[BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + bytes.len()].copy_from_slice(bytes);
         let at = U64::new(self.stored.position());
-        let payload_length = U32::new(payload_length);
         let header = BlockHeader {
-            lsn_start: at,
-            lsn_end: at,
-            payload_length,
-            plain_length: payload_length,
-            ..self.header(kind)
-        };
-        self.put_block(header)
-    }
-
-    fn header(&self, kind: BlockKind) -> BlockHeader {
-        BlockHeader {
             kind: U32::new(kind as u32),
             number: U64::new(self.number),
             volume: self.label.volume,
             stream: self.stream.uuid,
             timeline: U32::new(self.stream.timeline),
+            lsn_start: at,
+            lsn_end: at,
             first_record: U32::new(NO_RECORD),
+            plain_length: U32::new(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
             ..BlockHeader::new_zeroed()
-        }
+        };
+        let mut block = vec![0; self.label.block_size.get() as usize];
+        let (codec, key) = match &self.lock {
+            Some(lock) => (Codec::Authenticated, Some(&lock.key)),
+            None => (Codec::Plain, None),
+        };
+        let header = block
+            .get_mut(BLOCK_HEADER_LEN..BLOCK_HEADER_LEN + bytes.len())
+            .map(|place| place.copy_from_slice(bytes))
+            .and_then(|()| codec::finish(&mut block, header, bytes.len(), codec, key))
+            .ok_or_else(|| self.misuse("a payload does not fit a block"))?;
+        self.write(&block, header)
     }
 
-    fn put_block(&mut self, header: BlockHeader) -> Result<Written, WriteError> {
-        let misuse = WriteError::Misuse { volume: self.name(), why: "a payload does not fit a block" };
-        seal_block(&mut self.block, header).ok_or(misuse)?;
+    fn write(&mut self, block: &[u8], header: BlockHeader) -> Result<Written, WriteError> {
+        if header.number.get() != self.number {
+            return Err(self.misuse("blocks would be numbered wrongly"));
+        }
         let state = std::mem::replace(&mut self.state, State::Broken);
-        let written = self.medium.write_block(&self.block)?;
+        let written = self.medium.write_block(block)?;
         self.state = state;
         if written == Written::Taken {
-            let sealed = BlockView::parse(&self.block)
-                .map_err(|_| WriteError::Misuse { volume: self.name(), why: "a block breaks its own format" })?;
-            self.last = (self.expected, *sealed.header);
+            self.last = (self.expected, header);
             self.expected.0 += 1;
             self.number += 1;
         }
         Ok(written)
+    }
+
+    fn misuse(&self, why: &'static str) -> WriteError {
+        WriteError::Misuse { volume: self.name(), why }
     }
 
     fn filemark(&mut self) -> Result<(), WriteError> {

@@ -4,143 +4,33 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use common::*;
 use proptest::prelude::*;
 use reelfs_format::build::{LogBuilder, Payload};
 use reelfs_format::crc32c_append;
-use reelfs_format::record::{CheckpointEndBody, EmptyBody, Identity, RecordHeader, RecordType, WriteBody, HEADER_LEN};
+use reelfs_format::record::{CheckpointEndBody, EmptyBody, Identity, RecordHeader, RecordType, HEADER_LEN};
 use reelfs_format::volume::{
     seal_block, BlockKind, BlockView, SegmentEnd, BLOCK_HEADER_LEN, LABEL_LEN, TRAILER_CLOSED,
 };
 use reelfs_media::directory::VolumeFile;
 use reelfs_media::label::{self, NewLabel};
-use reelfs_media::library::{volume_files, DirectoryLibrary, Library, Supply};
-use reelfs_media::reader::{
-    Begin, LogReader, Note, OnGap, ReadError, RecordReader, VolumeReader, VolumeSource, Wanted,
-};
-use reelfs_media::writer::{inspect, Predecessor, Progress, Stream, VolumeWriter, WriteError};
+use reelfs_media::library::{volume_files, Library, Supply};
+use reelfs_media::reader::{Begin, LogReader, Note, OnGap, ReadError, RecordReader, VolumeReader};
+use reelfs_media::writer::{inspect, Coding, Progress, VolumeWriter, WriteError};
 use reelfs_media::{Checkpoint, LogState, Medium};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
-
-const SEGMENT: u64 = 4 << 20;
-const BLOCK: usize = 64 << 10;
-const POOL: &str = "test";
-
-fn stream() -> Stream {
-    Stream { uuid: [7; 16], timeline: 1, origin: "here".into() }
-}
-
-/// A log of about `size` bytes, with records of many lengths.
-fn make_log(size: usize) -> LogBuilder {
-    let mut log = LogBuilder::new();
-    let object = Identity::new(1, b"object").unwrap();
-    let mut n = 0_u32;
-    while log.bytes.len() < size {
-        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let length = match n % 7 {
-            0 => 0,
-            1..=4 => (n >> 8) as usize % 5000,
-            5 => (n >> 8) as usize % 100_000,
-            _ => (n >> 8) as usize % 400_000,
-        };
-        if length == 0 {
-            log.push(RecordType::Noop, 0, object, &EmptyBody {}, &Payload::new()).unwrap();
-        } else {
-            let data: Vec<u8> = (0..length).map(|i| (i as u32 ^ n) as u8).collect();
-            log.push(RecordType::Write, 0, object, &WriteBody::new_zeroed(), &Payload::of(&data)).unwrap();
-        }
-    }
-    log
-}
-
-fn library(path: &Path, capacity: Option<u64>) -> DirectoryLibrary {
-    DirectoryLibrary { path: path.into(), capacity, block_size: BLOCK }
-}
-
-fn blank(library: &mut DirectoryLibrary, sequence: u64) -> Box<dyn Medium> {
-    match library.blank(POOL, sequence).unwrap() {
-        Supply::Volume(medium, _) => medium,
-        Supply::Waiting(why) => panic!("{why}"),
-    }
-}
-
-fn begin(
-    library: &mut DirectoryLibrary,
-    before: Option<&Predecessor>,
-    log: LogState,
-) -> Result<VolumeWriter, WriteError> {
-    let medium = blank(library, before.map_or(1, |before| before.sequence + 1));
-    VolumeWriter::begin(medium, label::pool_uuid(POOL), stream(), before, log)
-}
-
-/// Writes the whole log in portions, syncing after each `burst`, on as many volumes as it takes.
-fn write_all(path: &Path, capacity: Option<u64>, bytes: &[u8], portion: usize, burst: usize) -> VolumeWriter {
-    let mut library = library(path, capacity);
-    let mut writer = begin(&mut library, None, LogState::origin(SEGMENT)).unwrap();
-    let mut unsynced = 0;
-    while (writer.next_lsn() as usize) < bytes.len() {
-        let at = writer.next_lsn() as usize;
-        let part = &bytes[at..bytes.len().min(at + portion)];
-        let mut progress = writer.append(part).unwrap();
-        unsynced += part.len();
-        if progress == Progress::Open && unsynced >= burst {
-            progress = writer.sync().unwrap();
-            unsynced = 0;
-        }
-        if progress == Progress::Full {
-            writer = begin(&mut library, Some(&writer.as_predecessor()), writer.proven().clone()).unwrap();
-        }
-    }
-    while writer.sync().unwrap() == Progress::Full {
-        let at = writer.proven().position() as usize;
-        writer = begin(&mut library, Some(&writer.as_predecessor()), writer.proven().clone()).unwrap();
-        assert_eq!(writer.append(&bytes[at..]).unwrap(), Progress::Open);
-    }
-    writer
-}
-
-/// The volumes in a directory, found by their starts.
-struct Files(Vec<PathBuf>);
-
-impl Files {
-    fn sequence(path: &Path) -> Option<u64> {
-        let reader = VolumeReader::open(Box::new(VolumeFile::open(path).ok()?)).ok()?;
-        Some(reader.start()?.sequence.get())
-    }
-}
-
-impl VolumeSource for Files {
-    fn volume(&mut self, wanted: &Wanted) -> Result<Option<Box<dyn Medium>>, ReadError> {
-        let path = self.0.iter().find(|path| Self::sequence(path) == Some(wanted.sequence));
-        path.map(|path| Ok(Box::new(VolumeFile::open(path)?) as Box<dyn Medium>)).transpose()
-    }
-
-    fn next_after(&self, sequence: u64) -> Option<u64> {
-        self.0.iter().filter_map(|path| Self::sequence(path)).filter(|found| *found > sequence).min()
-    }
-}
-
-fn reader(path: &Path, on_gap: OnGap) -> RecordReader<Files> {
-    RecordReader::new(LogReader::new(Files(volume_files(path).unwrap()), Begin::Log, on_gap))
-}
-
-fn read_all(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let mut reader = reader(path, OnGap::Search);
-    let mut bytes = Vec::new();
-    while let Some(record) = reader.next()? {
-        bytes.extend_from_slice(record.bytes());
-    }
-    Ok(bytes)
-}
 
 #[test]
 fn what_is_written_is_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(11 << 20);
-    let writer = write_all(directory.path(), None, &log.bytes, 333_333, 2 << 20);
+    let writer = write_plain(directory.path(), None, &log.bytes, 333_333, 2 << 20);
     assert_eq!(writer.proven().position(), log.lsn);
     drop(writer);
     assert!(read_all(directory.path()).unwrap() == log.bytes);
@@ -150,7 +40,7 @@ fn what_is_written_is_read_back() {
 fn the_log_spans_volumes() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(20 << 20);
-    drop(write_all(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
+    drop(write_plain(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
     let files = volume_files(directory.path()).unwrap();
     assert!(files.len() >= 7, "{files:?}");
     for file in &files {
@@ -169,7 +59,7 @@ fn the_log_spans_volumes() {
 fn a_missing_volume_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(12 << 20);
-    drop(write_all(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
+    drop(write_plain(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
     let files = volume_files(directory.path()).unwrap();
     fs::remove_file(&files[1]).unwrap();
     match read_all(directory.path()) {
@@ -194,7 +84,7 @@ fn a_missing_volume_is_named() {
 fn the_last_volume_missing_shows() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(7 << 20);
-    drop(write_all(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
+    drop(write_plain(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
     fs::remove_file(volume_files(directory.path()).unwrap().last().unwrap()).unwrap();
     let mut reader = reader(directory.path(), OnGap::Search);
     while reader.next().unwrap().is_some() {}
@@ -207,7 +97,7 @@ fn the_last_volume_missing_shows() {
 fn every_damaged_block_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(6 << 20);
-    drop(write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20));
+    drop(write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20));
     let path = volume_files(directory.path()).unwrap().remove(0);
     let length = fs::metadata(&path).unwrap().len();
     let blocks = (length - LABEL_LEN as u64) / BLOCK as u64;
@@ -273,7 +163,7 @@ fn alter_first_record(log: &mut [u8]) {
 fn an_altered_log_does_not_match_its_hashes() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(6 << 20);
-    drop(write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20));
+    drop(write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20));
     let path = volume_files(directory.path()).unwrap().remove(0);
     forge(&path, BlockKind::Data, alter_first_record);
     match read_all(directory.path()) {
@@ -286,7 +176,7 @@ fn an_altered_log_does_not_match_its_hashes() {
 fn an_altered_chain_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(6 << 20);
-    drop(write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20));
+    drop(write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20));
     let path = volume_files(directory.path()).unwrap().remove(0);
     forge(&path, BlockKind::SegmentEnd, |end| end[size_of::<SegmentEnd>() - 1] ^= 1);
     match read_all(directory.path()) {
@@ -300,7 +190,7 @@ fn a_writer_goes_on_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(13 << 20);
     let mut library = library(directory.path(), None);
-    let mut writer = begin(&mut library, None, LogState::origin(SEGMENT)).unwrap();
+    let mut writer = begin(&mut library, None, LogState::origin(SEGMENT), &Coding::plain()).unwrap();
     let mut given = 0;
     for stop in [100, 5_000_001, 8 << 20, (8 << 20) + 1, log.bytes.len()] {
         while given < stop {
@@ -325,7 +215,7 @@ fn a_writer_goes_on_after_a_restart() {
         }
         let mut state = LogState::at_segment(SEGMENT, segment, first as u64, chain);
         state.feed(&log.bytes[from..given]).unwrap();
-        writer = VolumeWriter::resume(medium, *found, stream(), state).unwrap();
+        writer = VolumeWriter::resume(medium, *found, stream(), state, Coding::plain()).unwrap();
     }
     drop(writer);
     assert!(read_all(directory.path()).unwrap() == log.bytes);
@@ -337,7 +227,7 @@ fn what_was_not_proven_is_written_again() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(6 << 20);
     let mut library = library(directory.path(), None);
-    let mut writer = begin(&mut library, None, LogState::origin(SEGMENT)).unwrap();
+    let mut writer = begin(&mut library, None, LogState::origin(SEGMENT), &Coding::plain()).unwrap();
     let _ = writer.append(&log.bytes[..1 << 20]).unwrap();
     let _ = writer.sync().unwrap();
     let _ = writer.append(&log.bytes[1 << 20..3 << 20]).unwrap();
@@ -367,13 +257,21 @@ fn what_was_not_proven_is_written_again() {
 fn only_blank_volumes_of_the_pool_are_begun() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(1 << 20);
-    drop(write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20));
+    drop(write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20));
     let path = volume_files(directory.path()).unwrap().remove(0);
     let before = fs::read(&path).unwrap();
     let open = || Box::new(VolumeFile::open_writable(&path, None).unwrap()) as Box<dyn Medium>;
-    let again = VolumeWriter::begin(open(), label::pool_uuid(POOL), stream(), None, LogState::origin(SEGMENT));
+    let again =
+        VolumeWriter::begin(open(), label::pool_uuid(POOL), stream(), None, LogState::origin(SEGMENT), Coding::plain());
     assert!(matches!(again.err(), Some(WriteError::Used { .. })));
-    let other = VolumeWriter::begin(open(), label::pool_uuid("other"), stream(), None, LogState::origin(SEGMENT));
+    let other = VolumeWriter::begin(
+        open(),
+        label::pool_uuid("other"),
+        stream(),
+        None,
+        LogState::origin(SEGMENT),
+        Coding::plain(),
+    );
     assert!(matches!(other.err(), Some(WriteError::NotOurs { .. })));
     let label = NewLabel::new("x", POOL).build().unwrap();
     assert!(label::write(&mut open(), &label, false).is_err());
@@ -395,7 +293,7 @@ fn bytes_read() -> u64 {
 fn finding_a_volume_does_not_read_those_that_are_used() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(12 << 20);
-    write_all(directory.path(), Some(1 << 20), &log.bytes, 70_000, 400_000);
+    write_plain(directory.path(), Some(1 << 20), &log.bytes, 70_000, 400_000);
     let used = volume_files(directory.path()).unwrap().len() as u64;
     assert!(used > 10);
     let mut library = library(directory.path(), None);
@@ -413,7 +311,7 @@ fn finding_a_volume_does_not_read_those_that_are_used() {
 fn a_closed_volume_takes_no_more_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(1 << 20);
-    let mut writer = write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20);
+    let mut writer = write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20);
     writer.finish(TRAILER_CLOSED).unwrap();
     assert!(writer.append(b"more").is_err());
     drop(writer);
@@ -423,14 +321,14 @@ fn a_closed_volume_takes_no_more_and_says_so() {
     let path = volume_files(directory.path()).unwrap().remove(0);
     let mut medium = VolumeFile::open_writable(&path, None).unwrap();
     let found = inspect(&mut medium).unwrap();
-    assert!(VolumeWriter::resume(medium, found, stream(), LogState::origin(SEGMENT)).is_err());
+    assert!(VolumeWriter::resume(medium, found, stream(), LogState::origin(SEGMENT), Coding::plain()).is_err());
 }
 
 #[test]
 fn a_volume_has_one_writer() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(1 << 20);
-    let writer = write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20);
+    let writer = write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20);
     let path = volume_files(directory.path()).unwrap().remove(0);
     assert!(matches!(VolumeFile::open_writable(&path, None), Err(reelfs_media::MediumError::Busy { .. })));
     drop(writer);
@@ -441,7 +339,7 @@ fn a_volume_has_one_writer() {
 fn a_torn_tail_is_named_and_left_out_on_request() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(2 << 20);
-    drop(write_all(directory.path(), None, &log.bytes, 500_000, 1 << 20));
+    drop(write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20));
     let path = volume_files(directory.path()).unwrap().remove(0);
     let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let length = file.metadata().unwrap().len();
@@ -461,7 +359,7 @@ fn a_torn_tail_is_named_and_left_out_on_request() {
     let found = inspect(&mut medium).unwrap();
     let mut state = LogState::origin(SEGMENT);
     state.feed(&log.bytes[..found.next_lsn as usize]).unwrap();
-    let mut writer = VolumeWriter::resume(medium, found, stream(), state).unwrap();
+    let mut writer = VolumeWriter::resume(medium, found, stream(), state, Coding::plain()).unwrap();
     let from = writer.next_lsn() as usize;
     let _ = writer.append(&log.bytes[from..]).unwrap();
     let _ = writer.sync().unwrap();
@@ -472,8 +370,8 @@ fn a_torn_tail_is_named_and_left_out_on_request() {
 fn reading_can_begin_with_any_volume() {
     let directory = tempfile::tempdir().unwrap();
     let log = make_log(12 << 20);
-    drop(write_all(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
-    let files = Files(volume_files(directory.path()).unwrap());
+    drop(write_plain(directory.path(), Some(3 << 20), &log.bytes, 100_000, 1 << 20));
+    let files = Files(volume_files(directory.path()).unwrap(), None);
     let mut reader = RecordReader::new(LogReader::new(files, Begin::Volume(3), OnGap::Search));
     let mut first = None;
     let mut bytes = Vec::new();
@@ -495,7 +393,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let log = make_log(5 << 20);
         let capacity = LABEL_LEN as u64 + blocks * BLOCK as u64;
-        drop(write_all(directory.path(), Some(capacity), &log.bytes, portion, burst));
+        drop(write_plain(directory.path(), Some(capacity), &log.bytes, portion, burst));
         prop_assert!(read_all(directory.path()).unwrap() == log.bytes);
     }
 
@@ -504,7 +402,7 @@ proptest! {
     fn damage_is_never_taken_for_the_log(at in 0_u64..3_000_000, length in 1_usize..300_000, byte in any::<u8>()) {
         let directory = tempfile::tempdir().unwrap();
         let log = make_log(3 << 20);
-        drop(write_all(directory.path(), Some(2 << 20), &log.bytes, 300_000, 1 << 20));
+        drop(write_plain(directory.path(), Some(2 << 20), &log.bytes, 300_000, 1 << 20));
         let files = volume_files(directory.path()).unwrap();
         let file = fs::OpenOptions::new().write(true).open(&files[(at % 2) as usize]).unwrap();
         file.write_all_at(&vec![byte; length], at).unwrap();

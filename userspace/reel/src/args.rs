@@ -41,6 +41,9 @@ pub enum Command {
     Label(Label),
     /// Say how much a checkpoint of a directory is, and how long reading it takes
     Estimate(Estimate),
+    /// Make, show and check identities, which open encrypted volumes
+    #[command(subcommand)]
+    Key(Key),
     /// Have a running daemon make a checkpoint: the state of the whole tree goes into the log
     Checkpoint(Checkpoint),
     /// Ask running daemons how they are
@@ -96,6 +99,10 @@ pub struct Volumes {
     /// The stream to read, where the volumes hold several
     #[arg(long, value_name = "UUID")]
     pub stream: Option<Uuid>,
+
+    /// Identity file that opens encrypted volumes (see reel key); may be given several times
+    #[arg(long = "identity", short, value_name = "FILE")]
+    pub identities: Vec<PathBuf>,
 
     /// How long to wait for a missing tape to be put into a drive (90s, 15m, 2h); without it, ask on a terminal,
     /// else fail
@@ -217,6 +224,53 @@ pub struct Dump {
     /// The volumes, or segment files of a spool.
     #[command(flatten)]
     pub volumes: Volumes,
+}
+
+/// What can be done with identities.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make an identity file, and print the recipient that belongs into the configuration of the daemon
+    Generate(KeyGenerate),
+    /// Print the recipient of an identity file, or the identity itself for keeping on paper
+    Show(KeyShow),
+    /// Say whether an identity file is good, and which volumes it opens
+    Check(KeyCheck),
+}
+
+/// Arguments of `reel key generate`.
+#[derive(Debug, Args)]
+pub struct KeyGenerate {
+    /// Protect the file by a passphrase, which is asked for
+    #[arg(long)]
+    pub passphrase: bool,
+
+    /// The file to make; it may not be there
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `reel key show`.
+#[derive(Debug, Args)]
+pub struct KeyShow {
+    /// Print the secret too, as a page to be kept in a safe
+    #[arg(long)]
+    pub paper: bool,
+
+    /// The identity file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `reel key check`.
+#[derive(Debug, Args)]
+pub struct KeyCheck {
+    /// The identity file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Volume files, directories of volume files, tape drives
+    #[arg(value_name = "VOLUME")]
+    pub volumes: Vec<PathBuf>,
 }
 
 /// Arguments of `reel label`.

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use reelfs_format::view::RecordView;
-use reelfs_format::volume::{BlockKind, SegmentEnd, Trailer, VolumeStart};
+use reelfs_format::volume::{BlockKind, Codec, SegmentEnd, Trailer, VolumeStart};
 use reelfs_media::label;
 use reelfs_media::reader::{Begin, Item, LogReader, Note, OnGap, RecordReader, VolumeReader};
 use serde_json::json;
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::args::{Dump, Moment};
 use crate::outcome::Failure;
 use crate::show;
-use crate::volumes::{find, Location};
+use crate::volumes::{find, locations};
 
 /// Runs the command.
 pub fn run(args: &Dump) -> Result<(), Failure> {
@@ -73,7 +73,7 @@ impl Output<'_> {
             return self.blocks();
         }
         let mut set = find(paths)?.select(self.args.volumes.stream)?;
-        set.wait(self.args.volumes.wait);
+        set.take_options(&self.args.volumes)?;
         for line in set.useless() {
             self.fault(line)?;
         }
@@ -160,20 +160,7 @@ impl Output<'_> {
     }
 
     fn blocks(&mut self) -> Result<(), Stop> {
-        let mut locations = Vec::new();
-        for path in &self.args.volumes.volumes {
-            let data = std::fs::metadata(path).map_err(|error| Failure::io(path.display(), error))?;
-            if data.is_dir() {
-                let files = reelfs_media::library::volume_files(path);
-                let files = files.map_err(|error| Failure::io(path.display(), error))?;
-                locations.extend(files.into_iter().map(Location::File));
-            } else if data.is_file() {
-                locations.push(Location::File(path.clone()));
-            } else {
-                locations.push(Location::Drive(path.clone()));
-            }
-        }
-        for location in locations {
+        for location in locations(&self.args.volumes.volumes)? {
             let opened = location.open().map_err(Failure::from);
             match opened.and_then(|medium| VolumeReader::open(medium).map_err(Failure::from)) {
                 Ok(volume) => self.volume_blocks(volume)?,
@@ -215,13 +202,17 @@ impl Output<'_> {
             "lsn": header.lsn_start.get(), "end": header.lsn_end.get(),
         });
         let body = match view.kind {
-            Some(BlockKind::Data) => json!({ "first_record": header.first_record.get() }),
+            Some(BlockKind::Data) => json!({
+                "first_record": header.first_record.get(), "codec": format!("{:?}", view.codec.unwrap_or(Codec::Plain)),
+                "stored": header.payload_length.get(),
+            }),
             Some(BlockKind::VolumeStart) => view.body::<VolumeStart>().map_or(json!({}), |start| {
                 json!({
                     "stream": uuid::Uuid::from_bytes(header.stream).to_string(), "timeline": header.timeline.get(),
                     "sequence": start.sequence.get(), "segment_size": start.segment_size.get(),
                     "started": show::time(start.started.get()), "origin": label::text(&start.origin),
                     "predecessor": label::text(&start.predecessor_name), "chain": hex::encode(start.chain),
+                    "key": if start.key == [0; 32] { String::new() } else { hex::encode(start.key) },
                 })
             }),
             Some(BlockKind::SegmentEnd) => view.body::<SegmentEnd>().map_or(json!({}), |end| {
@@ -231,6 +222,13 @@ impl Output<'_> {
                 json!({
                     "last_lsn": trailer.last_lsn.get(), "next_sequence": trailer.next_sequence.get(),
                     "reason": trailer.reason.get(), "chain": hex::encode(trailer.chain),
+                })
+            }),
+            Some(BlockKind::VolumeKey) => view.volume_key().map_or(json!({}), |found| {
+                json!({
+                    "key": hex::encode(found.head.fingerprint),
+                    "recipients": found.recipients.lines().collect::<Vec<_>>().join(" "),
+                    "wrapped": hex::encode(found.wrapped),
                 })
             }),
             None => json!({}),

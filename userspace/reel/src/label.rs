@@ -18,7 +18,7 @@ const FOREIGN: &str = "foreign";
 
 /// Runs the command.
 pub fn run(args: &Label) -> Result<(), Failure> {
-    let new = NewLabel { name: args.name.clone(), pool_name: args.pool.clone(), block_size: args.block_size };
+    let new = NewLabel { block_size: args.block_size, ..NewLabel::new(&args.name, &args.pool) };
     let new = new.build()?;
     let data = std::fs::metadata(&args.medium).map_err(|error| Failure::io(args.medium.display(), error))?;
     let shown = if data.is_dir() {

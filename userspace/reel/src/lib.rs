@@ -8,6 +8,8 @@ pub mod control;
 pub mod dump;
 pub mod estimate;
 pub mod feed;
+pub mod identity;
+pub mod key;
 pub mod label;
 pub mod outcome;
 pub mod progress;

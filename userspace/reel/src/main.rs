@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Restore(args) => reel::restore::run(args),
         Command::Verify(args) => reel::verify::run(args),
         Command::Dump(args) => reel::dump::run(args),
+        Command::Key(args) => reel::key::run(args),
         Command::Label(args) => reel::label::run(args),
         Command::Estimate(args) => reel::estimate::run(args),
         Command::Checkpoint(args) => reel::checkpoint::run(args),

@@ -53,6 +53,7 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Medium(error) => error.into(),
+            ReadError::Locked { .. } => Failure::Failed(error.to_string()),
             other => Failure::Media(other.to_string()),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reelfs_format::record::{Lsn, GAP_DEGRADED};
-use reelfs_media::reader::{Begin, LogReader, OnGap, RecordReader};
+use reelfs_media::reader::{Begin, LogReader, OnGap, ReadError, RecordReader};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ pub struct Restored {
 pub fn run(args: &Restore) -> Result<(), Failure> {
     let found = find(&args.volumes.volumes)?;
     let mut set = found.select(args.volumes.stream)?;
-    set.wait(args.volumes.wait);
+    set.take_options(&args.volumes)?;
     let origin = Origin::choose(&set, args.at);
     let plan = set.plan(origin.lsn(), args.at);
     if args.plan || !args.volumes.quiet {
@@ -120,7 +120,14 @@ fn show_plan(args: &Restore, set: Set, origin: Origin, plan: &Plan) -> Result<()
     let begun = Instant::now();
     let mut first = None;
     let read = loop {
-        let more = reader.next()?.map(|record| record.lsn());
+        let more = match reader.next() {
+            Ok(record) => record.map(|record| record.lsn()),
+            Err(locked @ ReadError::Locked { .. }) => {
+                eprintln!("reel: how long it takes shows with an identity: {locked}");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let read = reader.position() - *first.get_or_insert(more.unwrap_or(0));
         if more.is_none() || read >= SAMPLE.min(bytes) || begun.elapsed() >= SAMPLE_TIME {
             break read;

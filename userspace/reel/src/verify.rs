@@ -5,7 +5,7 @@
 
 use reelfs_format::record::{Lsn, MOUNT_GAP, MOUNT_POPULATED};
 use reelfs_format::view::Event;
-use reelfs_media::reader::{Begin, LogReader, Note, OnGap, RecordReader};
+use reelfs_media::reader::{Begin, LogReader, Note, OnGap, ReadError, RecordReader};
 use serde_json::json;
 
 use crate::args::Verify;
@@ -28,7 +28,7 @@ struct Findings {
 /// Runs the command.
 pub fn run(args: &Verify) -> Result<(), Failure> {
     let mut set = find(&args.volumes.volumes)?.select(args.volumes.stream)?;
-    set.wait(args.volumes.wait);
+    set.take_options(&args.volumes)?;
     let mut findings = Findings::default();
     if !args.volumes.quiet {
         for line in set.plan(0, None).lines {
@@ -57,6 +57,8 @@ pub fn run(args: &Verify) -> Result<(), Failure> {
         let record = match reader.next() {
             Ok(Some(record)) => record,
             Ok(None) => break,
+            // Not a fault of the media.
+            Err(error @ ReadError::Locked { .. }) => return Err(error.into()),
             Err(error) => {
                 findings.faults.push(error.to_string());
                 break;

@@ -6,11 +6,14 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reelfs_format::record::Lsn;
 use reelfs_format::volume::{SegmentEnd, Trailer, VolumeStart, TRAILER_FULL};
+use reelfs_keys::Identities;
 use reelfs_media::directory::VolumeFile;
+use reelfs_media::key::{self, VolumeKey, WrappedKey};
 use reelfs_media::label;
 use reelfs_media::library::volume_files;
 use reelfs_media::reader::{ReadError, VolumeSource, Wanted};
@@ -19,7 +22,8 @@ use reelfs_media::writer::{inspect, Inspection, WriteError};
 use reelfs_media::{Medium, MediumError, Position};
 use uuid::Uuid;
 
-use crate::args::Moment;
+use crate::args::{Moment, Volumes};
+use crate::identity;
 use crate::outcome::Failure;
 use crate::show;
 
@@ -50,6 +54,23 @@ impl Location {
             Location::Drive(path) => Box::new(Tape::open(path)?),
         })
     }
+}
+
+/// What is named: volume files, those in directories, drives.
+pub fn locations(paths: &[PathBuf]) -> Result<Vec<Location>, Failure> {
+    let mut found = Vec::new();
+    for path in paths {
+        let data = std::fs::metadata(path).map_err(|error| Failure::io(path.display(), error))?;
+        if data.is_dir() {
+            let files = volume_files(path).map_err(|error| Failure::io(path.display(), error))?;
+            found.extend(files.into_iter().map(Location::File));
+        } else if data.is_file() {
+            found.push(Location::File(path.clone()));
+        } else {
+            found.push(Location::Drive(path.clone()));
+        }
+    }
+    Ok(found)
 }
 
 /// A volume that was found.
@@ -155,6 +176,7 @@ impl Found {
             useless: self.useless,
             stream,
             wait: None,
+            keys: Arc::default(),
             in_drive: None,
         })
     }
@@ -203,6 +225,7 @@ pub struct Set {
     useless: Vec<String>,
     stream: Option<[u8; 16]>,
     wait: Option<Duration>,
+    keys: Arc<Identities>,
     /// The drive that gave the last volume.
     in_drive: Option<PathBuf>,
 }
@@ -218,9 +241,12 @@ impl Set {
         &self.useless
     }
 
-    /// How long to wait for a tape to be put into a drive, where nobody can be asked.
-    pub fn wait(&mut self, wait: Option<Duration>) {
-        self.wait = wait;
+    /// Takes what the command line says about volumes: how long to wait for a tape to be put into a drive, where nobody
+    /// can be asked, and what opens those that are encrypted.
+    pub fn take_options(&mut self, args: &Volumes) -> Result<(), Failure> {
+        self.wait = args.wait;
+        self.keys = Arc::new(identity::load(&args.identities)?);
+        Ok(())
     }
 
     /// How far the log reaches on what is there.
@@ -292,12 +318,13 @@ impl Set {
             };
             let bytes = known.end_lsn.saturating_sub(known.start.first_lsn.get());
             plan.lines.push(format!(
-                "{:>4}  {:<24} {:>12} LSN {:#x} to {:#x}, {end}, begun {}, {}{}",
+                "{:>4}  {:<24} {:>12} LSN {:#x} to {:#x}, {end}{}, begun {}, {}{}",
                 known.sequence(),
                 known.name,
                 show::bytes(bytes),
                 known.start.first_lsn,
                 known.end_lsn,
+                if known.start.key == [0; 32] { "" } else { ", encrypted" },
                 show::time(known.start.started.get()),
                 known.location.path().display(),
                 if needed { "" } else { "; not needed" },
@@ -399,6 +426,22 @@ impl VolumeSource for Set {
             return self.ask(wanted);
         }
         Ok(None)
+    }
+
+    fn key(&mut self, volume: &Arc<str>, wrapped: &WrappedKey) -> Result<VolumeKey, ReadError> {
+        let why = match self.keys.unwrap(wrapped) {
+            Ok(Some(key)) => return Ok(key),
+            Ok(None) if self.keys.is_empty() => {
+                "name the file of an identity that opens it with --identity FILE".into()
+            }
+            Ok(None) => format!(
+                "the identities given, of {}, do not open it; name the file of another one with --identity FILE",
+                self.keys.recipients().join(", ")
+            ),
+            Err(error) => error.to_string(),
+        };
+        let (fingerprint, recipients) = (key::shown(&wrapped.fingerprint), wrapped.recipients.clone());
+        Err(ReadError::Locked { volume: volume.clone(), fingerprint, recipients, why })
     }
 
     fn name_of(&self, sequence: u64) -> Option<String> {

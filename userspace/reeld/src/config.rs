@@ -11,12 +11,16 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 use reelfs_format::spool::{SEGMENT_SIZE_DEFAULT, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
 use reelfs_format::volume::{BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN};
-use serde::Deserialize;
+use reelfs_keys::Recipients;
+use serde::{Deserialize, Deserializer};
 
 use crate::units::{Bytes, Percent, Time};
 
 /// The spool has to hold at least this many segments: two that are always kept, one being filled, one being prepared.
 pub const SEGMENTS_MIN: u64 = 4;
+
+/// More recipients than this might not fit a small block.
+const RECIPIENTS_MAX: usize = 16;
 
 /// A configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -94,6 +98,60 @@ pub struct MediaConfig {
     pub devices: Vec<PathBuf>,
     /// What is run when a volume is needed that is not there.
     pub on_wait: Option<String>,
+    /// How hard to compress.
+    #[serde(default)]
+    pub compression: Compression,
+    /// Who shall be able to open the volumes; without any they are not encrypted.
+    #[serde(default)]
+    pub recipients: Vec<String>,
+}
+
+/// The level at which nobody waits and most is gained.
+const COMPRESSION_DEFAULT: i32 = 3;
+/// The highest level that takes no extraordinary memory.
+const COMPRESSION_MAX: i32 = 19;
+
+/// `media.compression`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Off,
+    /// zstd at this level.
+    Level(i32),
+}
+
+impl Compression {
+    /// The level, if there is to be any compression.
+    pub fn level(self) -> Option<i32> {
+        match self {
+            Compression::Off => None,
+            Compression::Level(level) => Some(level),
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Compression::Level(COMPRESSION_DEFAULT)
+    }
+}
+
+impl<'de> Deserialize<'de> for Compression {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Value {
+            Level(i32),
+            Word(String),
+        }
+        match Value::deserialize(from) {
+            Ok(Value::Level(level)) if (1..=COMPRESSION_MAX).contains(&level) => Ok(Compression::Level(level)),
+            Ok(Value::Word(word)) if word == "off" => Ok(Compression::Off),
+            _ => Err(serde::de::Error::custom(format!(
+                "media.compression: neither \"off\" nor a level from 1 to {COMPRESSION_MAX}"
+            ))),
+        }
+    }
 }
 
 /// `[stream]`.
@@ -247,6 +305,7 @@ impl Config {
         if self.stream.age.0.is_zero() {
             bail!("stream.age: may not be zero");
         }
+        self.recipients()?;
         if let Some(bytes) = self.checkpoint.every_bytes.filter(|bytes| bytes.0 < segment) {
             bail!("checkpoint.every_bytes: {bytes} is less than a segment, {}", self.spool.segment);
         }
@@ -255,6 +314,17 @@ impl Config {
         }
         self.log_level()?;
         Ok(())
+    }
+
+    /// Who shall be able to open the volumes, if they are to be encrypted.
+    pub fn recipients(&self) -> Result<Option<Recipients>> {
+        if self.media.recipients.is_empty() {
+            return Ok(None);
+        }
+        if self.media.recipients.len() > RECIPIENTS_MAX {
+            bail!("media.recipients: more than {RECIPIENTS_MAX}");
+        }
+        Recipients::parse(&self.media.recipients).map(Some).context("media.recipients")
     }
 
     /// Length of a block of new volume files, in bytes.
@@ -305,6 +375,16 @@ mod tests {
         assert_eq!(config.spool.segment, Bytes(SEGMENT_SIZE_DEFAULT));
         assert_eq!(config.socket(), Path::new("/run/reelfs/data.sock"));
         assert_eq!(config.stream.age.0, Duration::from_secs(300));
+        assert_eq!(config.media.compression, Compression::Level(3));
+        assert!(config.recipients().unwrap().is_none());
+    }
+
+    #[test]
+    fn compression_is_a_level_or_off() {
+        for (text, expected) in [("\"off\"", Compression::Off), ("19", Compression::Level(19))] {
+            let config = load(&GOOD.replace("[media]", &format!("[media]\ncompression = {text}"))).unwrap();
+            assert_eq!(config.media.compression, expected);
+        }
     }
 
     #[test]
@@ -321,6 +401,9 @@ mod tests {
             ("path = \"/media/reel\"", "path = \"/media/reel\"\ndevices = [\"/dev/nst0\"]", "media.devices"),
             ("path = \"/media/reel\"", "path = \"/media/reel\"\nblock = \"5000\"", "media.block"),
             ("path = \"/media/reel\"", "path = \"/media/reel\"\ncapacity = \"1M\"", "media.capacity"),
+            ("path = \"/media/reel\"", "path = \"/media/reel\"\ncompression = 20", "media.compression"),
+            ("path = \"/media/reel\"", "path = \"/media/reel\"\ncompression = \"much\"", "media.compression"),
+            ("path = \"/media/reel\"", "path = \"/media/reel\"\nrecipients = [\"age1x\"]", "age1x"),
             ("kind = \"directory\"", "kind = \"punchcards\"", "punchcards"),
             ("kind = \"directory\"", "kind = \"tape\"", "media.devices"),
             ("pool = \"daily\"", "pool = \"dai/ly\"", "media.pool"),

@@ -32,7 +32,7 @@ use crate::keeper::Keeper;
 use crate::source::Wake;
 use crate::state::State;
 use crate::status::{MediaState, Stall, Status};
-use crate::streamer::{library, Marks, Orders, Streamer};
+use crate::streamer::{library, Coders, Marks, Orders, Streamer};
 use reelfs_mount::mounts;
 
 /// How long to wait before attaching is tried again where another consumer is in the way.
@@ -115,6 +115,7 @@ pub fn run(config: &Config, options: Options) -> Result<()> {
         pool: config.media.pool.clone(),
         origin: origin(),
         marks: Marks { high: config.stream.high.0, low: config.stream.low.0, age: config.stream.age.0 },
+        coders: Coders::new(config)?,
         on_wait: config.media.on_wait.clone(),
         new_volume: options.new_volume,
         status: status.clone(),

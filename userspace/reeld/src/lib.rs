@@ -24,6 +24,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod keeper;
+pub mod keyring;
 pub mod logger;
 pub mod source;
 pub mod state;

@@ -7,22 +7,29 @@
 //! before. Whatever goes wrong, the log goes on from there: on the same volume once its place has been found again, or
 //! on the next one.
 
+mod open;
+
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context, Result};
+use anyhow::{anyhow, Context, Result};
 use reelfs_format::record::{Lsn, RECORD_MAX};
 use reelfs_format::view::peek_length;
-use reelfs_media::label;
+use reelfs_format::volume::{FEATURE_COMPRESSED, FEATURE_ENCRYPTED};
+use reelfs_keys::Recipients;
+use reelfs_media::key::Lock;
 use reelfs_media::library::{Library, Supply};
-use reelfs_media::writer::{Inspection, Progress, Stream, VolumeWriter, WriteError};
-use reelfs_media::{Checkpoint, LogState, Medium};
+use reelfs_media::pool::Pool;
+use reelfs_media::writer::{Coding, Inspection, Progress, VolumeWriter, WriteError};
+use reelfs_media::{LogState, Medium};
 use reelfs_spool::{Reader, Records, Spool};
 use uuid::Uuid;
 
+use crate::config::Config;
+use crate::keyring;
 use crate::source::Wake;
 use crate::state::{State, Volume, VolumeState};
 use crate::status::{MediaState, Status, VolumeStatus};
@@ -86,6 +93,38 @@ impl Orders {
     }
 }
 
+/// How volumes are written.
+#[derive(Clone)]
+pub struct Coders {
+    /// Who does the coding.
+    pub pool: Arc<Pool>,
+    /// The level of compression, if there is to be any.
+    pub level: Option<i32>,
+    /// Who shall be able to open new volumes; without any they are not encrypted.
+    pub recipients: Option<Recipients>,
+}
+
+impl Coders {
+    /// The log as it is.
+    pub fn plain() -> Coders {
+        Coders { pool: Pool::inline(), level: None, recipients: None }
+    }
+
+    /// As the configuration says it.
+    pub fn new(config: &Config) -> Result<Coders> {
+        let (level, recipients) = (config.media.compression.level(), config.recipients()?);
+        let pool = match (&level, &recipients) {
+            (None, None) => Pool::inline(),
+            _ => Pool::new().context("cannot start the threads that code blocks")?,
+        };
+        Ok(Coders { pool, level, recipients })
+    }
+
+    fn with(&self, lock: Option<Lock>) -> Coding {
+        Coding { pool: self.pool.clone(), level: self.level, lock }
+    }
+}
+
 /// Puts the log on volumes of one pool.
 pub struct Streamer {
     /// The spool.
@@ -98,6 +137,8 @@ pub struct Streamer {
     pub origin: String,
     /// When to write.
     pub marks: Marks,
+    /// How.
+    pub coders: Coders,
     /// What is run when a volume is needed that is not there.
     pub on_wait: Option<String>,
     /// Do not go on with the volume that was written last.
@@ -251,6 +292,7 @@ impl Streamer {
         fail::fail_point!("stream-after-filemark");
         self.save(state, volume, if full { VolumeState::Finished } else { VolumeState::Open })?;
         if full {
+            keyring::sweep(self.spool.path(), None);
             log::info!("volume '{}' is full at LSN {:#x}", volume.name(), state.proven);
         }
         Ok(())
@@ -310,137 +352,6 @@ impl Streamer {
         Ok(None)
     }
 
-    /// The volume to write on, or `None` when told to stop while waiting for one.
-    fn open(&mut self, state: &mut State) -> Result<Option<Writer>, Fault> {
-        let geometry = *self.spool.geometry();
-        let stream = Stream { uuid: geometry.stream, timeline: geometry.timeline, origin: self.origin.clone() };
-        let unfinished = state.last().filter(|last| last.state == VolumeState::Open).map(|last| last.uuid);
-        if let Some(uuid) = unfinished {
-            let pool = self.pool.clone();
-            let Some((medium, found)) =
-                self.wait_for(|library| library.unfinished(&pool, &geometry.stream, Some(uuid)))?
-            else {
-                return Ok(None);
-            };
-            if found.trailer.is_none() {
-                return self.resume(state, medium, found, stream).map(Some);
-            }
-            self.adopt(state, &found)?;
-        }
-        let pool = self.pool.clone();
-        let planned = state.last().filter(|last| last.state == VolumeState::Planned).map(|last| last.uuid);
-        if let Some(uuid) = planned {
-            state.volumes.pop();
-            // We ended when it was about to be begun: it was, or it is as good as any other.
-            if let Ok(Supply::Volume(medium, found)) = self.library.unfinished(&pool, &geometry.stream, Some(uuid)) {
-                return self.resume(state, medium, *found, stream).map(Some);
-            }
-        }
-        let sequence = state.last().map_or(1, |last| last.sequence + 1);
-        let Some((medium, found)) = self.wait_for(|library| library.blank(&pool, sequence))? else { return Ok(None) };
-        let (chain, predecessor) = (state.chain().map_err(fatal)?, state.predecessor());
-        let log = self.log_at(state.proven, geometry.number(state.proven), chain, state.checkpoint())?;
-        state.volumes.push(Volume {
-            uuid: Uuid::from_bytes(found.label.volume),
-            name: label::name(&found.label),
-            sequence,
-            first: state.proven,
-            proven: state.proven,
-            state: VolumeState::Planned,
-        });
-        self.keep(state)?;
-        fail::fail_point!("volume-before-begin");
-        let writer = VolumeWriter::begin(medium, label::pool_uuid(&pool), stream, predecessor.as_ref(), log)?;
-        fail::fail_point!("volume-after-begin");
-        log::info!("volume '{}' begins at LSN {:#x}", writer.name(), state.proven);
-        self.save(state, &writer, VolumeState::Open)?;
-        Ok(Some(writer))
-    }
-
-    fn resume(
-        &self,
-        state: &mut State,
-        medium: Box<dyn Medium>,
-        found: Inspection,
-        stream: Stream,
-    ) -> Result<Writer, Fault> {
-        let (segment, chain) = found
-            .resume_segment()
-            .ok_or_else(|| fatal(anyhow!("volume '{}' has no start", label::name(&found.label))))?;
-        if found.next_lsn < state.proven {
-            return Err(fatal(anyhow!(
-                "volume '{}' reaches LSN {:#x}, but {:#x} had been proven to be on it; start with --new-volume to go on \
-                 with another one",
-                label::name(&found.label),
-                found.next_lsn,
-                state.proven
-            )));
-        }
-        if found.next_lsn > self.status.spooled() {
-            return Err(fatal(anyhow!(
-                "volume '{}' reaches LSN {:#x}, beyond the end of the spool, {:#x}: this is not the spool it was \
-                 written from",
-                label::name(&found.label),
-                found.next_lsn,
-                self.status.spooled()
-            )));
-        }
-        let log = self.log_at(found.next_lsn, segment, chain, known_checkpoint(state, &found))?;
-        log::info!("volume '{}' is gone on with at LSN {:#x}", label::name(&found.label), found.next_lsn);
-        let writer = VolumeWriter::resume(medium, found, stream, log)?;
-        self.save(state, &writer, VolumeState::Open)?;
-        Ok(writer)
-    }
-
-    /// Notes a volume that was finished without our remembering it.
-    fn adopt(&self, state: &mut State, found: &Inspection) -> Result<(), Fault> {
-        let Some((start, trailer)) = found.start.as_ref().zip(found.trailer.as_ref()) else { return Ok(()) };
-        let position = trailer.last_lsn.get();
-        let geometry = self.spool.geometry();
-        let volume = Volume {
-            uuid: Uuid::from_bytes(found.label.volume),
-            name: label::name(&found.label),
-            sequence: start.sequence.get(),
-            first: start.first_lsn.get(),
-            proven: position,
-            state: VolumeState::Finished,
-        };
-        let log = self.log_at(position, geometry.number(position), trailer.chain, known_checkpoint(state, found))?;
-        state.note(volume, &log);
-        self.keep(state)
-    }
-
-    /// The place `lsn` in the log, with the hash of its segment up to there. `chain` is the chain hash after the
-    /// segment before `segment`, which is the segment of `lsn` or an earlier one.
-    /// `checkpoint` is the last one known to be complete below `lsn`.
-    fn log_at(&self, lsn: Lsn, segment: u64, chain: [u8; 32], checkpoint: Checkpoint) -> Result<LogState, Fault> {
-        let geometry = *self.spool.geometry();
-        let start = geometry.start(segment);
-        if lsn == start && lsn == 0 {
-            return Ok(LogState::origin(geometry.segment_size));
-        }
-        let first = self.spool.segments().map_err(fatal)?.into_iter().find(|found| found.number == segment);
-        let first = match first.and_then(|found| found.first_record) {
-            Some(first) => first,
-            // Exactly at the end of the log, and of a segment.
-            None if lsn == start && lsn == self.status.spooled() => lsn,
-            None => {
-                return Err(fatal(anyhow!(
-                    "segment {segment} is needed to go on at LSN {lsn:#x} and is not in the spool"
-                )))
-            }
-        };
-        let mut log = LogState::at_segment(geometry.segment_size, segment, first, chain).with_checkpoint(checkpoint);
-        let mut buffer = vec![0; CHUNK];
-        while log.position() < lsn {
-            let length = usize::try_from(lsn - log.position()).unwrap_or(CHUNK).min(CHUNK).min(log.room());
-            self.read_exactly(log.position(), &mut buffer[..length])?;
-            log.feed(&buffer[..length])
-                .map_err(|error| fatal(anyhow!("spool at LSN {:#x}: {error}", log.position())))?;
-        }
-        Ok(log)
-    }
-
     /// Asks until there is a volume; `None` when told to stop.
     #[allow(clippy::type_complexity)]
     fn wait_for(
@@ -469,59 +380,6 @@ impl Streamer {
             }
             self.orders.wake.wait(ASK_AGAIN).map_err(fatal)?;
         }
-    }
-
-    /// What is known about the media from the file, or, where it is lost, from the media.
-    fn find_state(&mut self) -> Result<Option<State>> {
-        let geometry = *self.spool.geometry();
-        let stream = Uuid::from_bytes(geometry.stream);
-        if let Some(state) = State::load(self.spool.path())? {
-            if state.stream != stream || state.timeline != geometry.timeline {
-                bail!("media.json belongs to stream {}, the spool to {stream}", state.stream);
-            }
-            if state.pool != self.pool {
-                bail!(
-                    "the log has been going to pool '{}', not '{}'; changing pools is not possible yet",
-                    state.pool,
-                    self.pool
-                );
-            }
-            return Ok(Some(state));
-        }
-        let mut state = State::new(stream, geometry.timeline, &self.pool);
-        let oldest = self.spool.segments()?.first().map_or(0, |segment| segment.number);
-        if self.status.spooled() > 0 {
-            log::warn!("media.json is not there; looking for the last volume of the stream");
-            let pool = self.pool.clone();
-            let found = match self.library.unfinished(&pool, &geometry.stream, None) {
-                Ok(Supply::Volume(_, found)) => Some(*found),
-                // All of the log is still here: begin anew, and readers accept the repetition.
-                Ok(Supply::Waiting(_)) if oldest == 0 => None,
-                Ok(Supply::Waiting(_)) | Err(_) => {
-                    match self.wait_for(|library| library.unfinished(&pool, &geometry.stream, None)) {
-                        Ok(Some((_, found))) => Some(found),
-                        Ok(None) => return Ok(None),
-                        Err(Fault::Fatal(error)) => return Err(error),
-                        Err(Fault::Medium(error)) => return Err(error.into()),
-                    }
-                }
-            };
-            if let Some((found, start)) = found.as_ref().and_then(|found| Some((found, found.start.as_ref()?))) {
-                let volume = Volume {
-                    uuid: Uuid::from_bytes(found.label.volume),
-                    name: label::name(&found.label),
-                    sequence: start.sequence.get(),
-                    first: start.first_lsn.get(),
-                    proven: start.first_lsn.get(),
-                    state: VolumeState::Open,
-                };
-                // No more than where the volume begins is taken on trust; resuming it finds the rest.
-                state.proven = start.first_lsn.get();
-                state.volumes.push(volume);
-            }
-        }
-        state.save(self.spool.path())?;
-        Ok(Some(state))
     }
 
     /// Notes and saves what `volume` is proven to hold.
@@ -561,12 +419,6 @@ impl Streamer {
     }
 }
 
-/// The last checkpoint complete below where a volume ends, by what is remembered and by what the volume says.
-fn known_checkpoint(state: &State, found: &Inspection) -> Checkpoint {
-    let said = found.segment_end.as_ref().and_then(Checkpoint::said).unwrap_or_default();
-    [said, state.checkpoint()].into_iter().max_by_key(|checkpoint| checkpoint.end).unwrap_or_default()
-}
-
 /// Runs the operator's command; it does not hold anything up.
 fn run_hook(command: &str, pool: &str, what: &str) -> Option<Child> {
     let child = Command::new("/bin/sh")
@@ -604,14 +456,16 @@ fn fatal(error: impl Into<anyhow::Error>) -> Fault {
 }
 
 /// The library that `[media]` describes.
-pub fn library(config: &crate::config::Config) -> Result<Box<dyn Library>> {
+pub fn library(config: &Config) -> Result<Box<dyn Library>> {
     use reelfs_media::library::{DirectoryLibrary, TapeLibrary};
+    let compressed = config.media.compression.level().map_or(0, |_| FEATURE_COMPRESSED);
+    let features = compressed | if config.media.recipients.is_empty() { 0 } else { FEATURE_ENCRYPTED };
     Ok(match config.media.kind {
         crate::config::MediaKind::Directory => {
             let path: PathBuf = config.media.path.clone().context("media.path is missing")?;
             let capacity = config.media.capacity.map(|capacity| capacity.0);
-            Box::new(DirectoryLibrary { path, capacity, block_size: config.block_size() })
+            Box::new(DirectoryLibrary { path, capacity, block_size: config.block_size(), features })
         }
-        crate::config::MediaKind::Tape => Box::new(TapeLibrary { drives: config.media.devices.clone() }),
+        crate::config::MediaKind::Tape => Box::new(TapeLibrary { drives: config.media.devices.clone(), features }),
     })
 }

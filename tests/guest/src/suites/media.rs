@@ -7,7 +7,7 @@
 use crate::check::{ensure, same, Check, Failure};
 use crate::machine::{run, wait_until};
 use crate::pattern::{pattern, Random};
-use crate::rig::{Config, Rig, Stage};
+use crate::rig::{Rig, Stage};
 use crate::{worker, Context, Suite, Test, TestResult};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -45,6 +45,7 @@ pub const SUITE: Suite = Suite {
         Test::new("tapes-missing-is-named", tapes_missing),
         Test::new("tapes-foreign-and-blank-are-not-written", tapes_foreign),
         Test::new("tapes-daemon-killed", tapes_killed),
+        Test::new("tapes-compressed-and-encrypted", tapes_encrypted),
     ],
     ..Suite::DEFAULT
 };
@@ -72,7 +73,11 @@ fn work(rig: &Rig) -> Check {
 /// A mount whose log is on several volume files, all drained, nothing running.
 fn recorded(name: &str) -> Check<Rig> {
     let mut rig = Rig::on_stage(name, false)?;
-    rig.configure(&Config { capacity: "8M", ..Config::default() })?;
+    // As it is, so that it is known what lies where.
+    let path = rig.media.display().to_string();
+    rig.configure_media(&format!(
+        "kind = \"directory\"\npath = \"{path}\"\ncapacity = \"8M\"\npool = \"tests\"\ncompression = \"off\""
+    ))?;
     rig.mount("ring=4m")?;
     rig.start_daemon()?;
     work(&rig)?;
@@ -349,9 +354,10 @@ impl Drives {
         Ok(())
     }
 
-    fn configure(&self, rig: &mut Rig) -> Check {
+    /// Has the daemon write on them, with these lines in its `[media]` section.
+    fn configure(&self, rig: &mut Rig, more: &str) -> Check {
         let devices: Vec<_> = self.devices.iter().map(|device| format!("\"{}\"", device.display())).collect();
-        rig.configure_media(&format!("kind = \"tape\"\ndevices = [{}]\npool = \"tests\"", devices.join(", ")))
+        rig.configure_media(&format!("kind = \"tape\"\ndevices = [{}]\npool = \"tests\"\n{more}", devices.join(", ")))
     }
 
     fn unplug(mut self) -> Check {
@@ -381,7 +387,7 @@ fn taped(name: &str) -> Check<(Rig, Drives)> {
     let mut rig = Rig::on_stage(name, false)?;
     let drives = Drives::plug(&Drives::create(&rig, 4, "16M")?)?;
     drives.label()?;
-    drives.configure(&mut rig)?;
+    drives.configure(&mut rig, "compression = \"off\"")?;
     rig.mount("ring=4m")?;
     rig.start_daemon()?;
     work(&rig)?;
@@ -464,7 +470,7 @@ fn tapes_foreign(_: &Context) -> TestResult {
     };
     let before = dumps(&images[..3])?;
     let drives = Drives::plug(&images)?;
-    drives.configure(&mut rig)?;
+    drives.configure(&mut rig, "")?;
     rig.mount("ring=4m")?;
     rig.start_daemon()?;
     work(&rig)?;
@@ -478,11 +484,51 @@ fn tapes_foreign(_: &Context) -> TestResult {
     Ok(rig.close()?)
 }
 
+/// Tapes that the machine they are written on cannot read: they take less, and give the tree to whoever has the identity.
+fn tapes_encrypted(context: &Context) -> TestResult {
+    let mut rig = Rig::on_stage("tapes-encrypted", false)?;
+    let identity = context.scratch.join("identity");
+    let recipient = run("reel", &["key".as_ref(), "generate".as_ref(), identity.as_os_str()])?;
+    let recipient = recipient.trim();
+    let drives = Drives::plug(&Drives::create(&rig, 4, "16M")?)?;
+    drives.label()?;
+    drives.configure(&mut rig, &format!("recipients = [\"{recipient}\"]\ncompression = 3"))?;
+    rig.mount("ring=4m")?;
+    rig.start_daemon()?;
+    // More than all of the tapes hold, were it not compressed.
+    let text = "what can be compressed takes less room on the tape\n".repeat(110_000);
+    for number in 0..8 {
+        fs::write(rig.mnt.join(format!("text-{number}")), &text)?;
+    }
+    File::open(rig.mnt.join("text-7"))?.sync_all()?;
+    // The daemon goes on with an encrypted tape, whose key it kept.
+    rig.kill_daemon()?;
+    rig.start_daemon()?;
+    work(&rig)?;
+    rig.unmount()?;
+    rig.drain()?;
+    let (status, said) = restore_from(&rig, &drives.devices)?;
+    ensure!(status == Some(1), "without the identity: {status:?}:\n{said}");
+    for word in ["TAPE01", "encrypted", recipient, "--identity"] {
+        ensure!(said.contains(word), "without the identity, {word:?} is not said:\n{said}");
+    }
+    forget_restored(&rig)?;
+    let check = ["key".as_ref(), "check".as_ref(), identity.as_os_str(), drives.devices[0].as_os_str()];
+    ensure!(run("reel", &check)?.contains("opens"), "the identity does not open the tape");
+    let mut command = Command::new("reel");
+    command.arg("restore").arg("--identity").arg(&identity).arg("--to").arg(&rig.restored).args(&drives.devices);
+    let done = command.stdin(Stdio::null()).output()?;
+    ensure!(done.status.success(), "with it: {}", String::from_utf8_lossy(&done.stderr));
+    crate::rig::none("trees differ", &rig.differences(&rig.lower, &rig.restored)?)?;
+    drives.unplug()?;
+    Ok(rig.close()?)
+}
+
 fn tapes_killed(context: &Context) -> TestResult {
     let mut rig = Rig::on_stage("tapes-killed", false)?;
     let drives = Drives::plug(&Drives::create(&rig, 4, "32M")?)?;
     drives.label()?;
-    drives.configure(&mut rig)?;
+    drives.configure(&mut rig, "")?;
     rig.mount("ring=4m")?;
     rig.start_daemon()?;
     let mut random = Random::new(u64::from(std::process::id()));

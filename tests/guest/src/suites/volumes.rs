@@ -10,7 +10,7 @@ use reelfs_media::label::{self, LabelState, NewLabel};
 use reelfs_media::library::{Library, Supply, TapeLibrary};
 use reelfs_media::reader::{Begin, LogReader, OnGap, ReadError, RecordReader, VolumeSource, Wanted};
 use reelfs_media::tape::Tape;
-use reelfs_media::writer::{inspect, Predecessor, Progress, Stream, VolumeWriter, WriteError};
+use reelfs_media::writer::{inspect, Coding, Predecessor, Progress, Stream, VolumeWriter, WriteError};
 use reelfs_media::{LogState, Medium, MediumError, Position, Read, Written};
 use zerocopy::FromZeros;
 
@@ -75,7 +75,7 @@ fn labelled(drive: &Drive, name: &str) -> Fallible<Tape> {
 }
 
 fn begin(tape: Tape, before: Option<&Predecessor>, log: LogState) -> Fallible<VolumeWriter<Tape>> {
-    Ok(VolumeWriter::begin(tape, label::pool_uuid(POOL), stream(), before, log)?)
+    Ok(VolumeWriter::begin(tape, label::pool_uuid(POOL), stream(), before, log, Coding::plain())?)
 }
 
 /// Drives that hold the volumes of a set, in order.
@@ -184,7 +184,7 @@ fn empty_drive(_: &Context) -> TestResult {
     let device = server.drives[0].device.clone();
     let started = std::time::Instant::now();
     assert!(matches!(Tape::open(&device), Err(MediumError::NoVolume { .. })));
-    let mut library = TapeLibrary { drives: vec![device] };
+    let mut library = TapeLibrary { drives: vec![device], features: 0 };
     match library.blank(POOL, 1)? {
         Supply::Waiting(what) => assert!(what.contains("is empty"), "{what}"),
         Supply::Volume(..) => return Err("a volume in an empty drive".into()),
@@ -260,7 +260,7 @@ fn resuming(context: &Context) -> TestResult {
     let _ = writer.append(&log.bytes[3_000_000..6_000_000])?;
     drop(writer);
 
-    let mut library = TapeLibrary { drives: vec![drive.device.clone()] };
+    let mut library = TapeLibrary { drives: vec![drive.device.clone()], features: 0 };
     let Supply::Volume(medium, found) = library.unfinished(POOL, &stream().uuid, None)? else {
         return Err("the tape is not found again".into());
     };
@@ -274,7 +274,7 @@ fn resuming(context: &Context) -> TestResult {
     let mut state = LogState::at_segment(SEGMENT, segment, first as u64, chain);
     let next = found.next_lsn as usize;
     state.feed(&log.bytes[from..next])?;
-    let mut writer = VolumeWriter::resume(medium, *found, stream(), state)?;
+    let mut writer = VolumeWriter::resume(medium, *found, stream(), state, Coding::plain())?;
     let _ = writer.append(&log.bytes[next..])?;
     assert_eq!(writer.sync()?, Progress::Open);
     drop(writer);

@@ -81,6 +81,18 @@ pub enum ReadError {
         /// Blocks that could not be used.
         damages: Vec<Damage>,
     },
+    /// The volume is encrypted, and its key is not to be had.
+    #[error("volume '{volume}' is encrypted (key {fingerprint}){}: {why}", shown_recipients(.recipients))]
+    Locked {
+        /// The volume.
+        volume: Arc<str>,
+        /// What its key is called.
+        fingerprint: String,
+        /// Who can unwrap the key, one on each line; empty if that is not known.
+        recipients: String,
+        /// Why there is no key, and what to do.
+        why: String,
+    },
     /// What was read is not what was hashed.
     #[error(
         "{place}: {what} hash of segment {segment} does not match what was read: the log was altered or miswritten"
@@ -107,6 +119,15 @@ pub enum ReadError {
 
 fn shown_end(to: &Option<Lsn>) -> String {
     to.map_or("the end".into(), |to| format!("{to:#x}"))
+}
+
+fn shown_recipients(recipients: &str) -> String {
+    let known: Vec<_> = recipients.lines().map(|line| line.escape_default().to_string()).collect();
+    if known.is_empty() {
+        String::new()
+    } else {
+        format!(" for {}", known.join(", "))
+    }
 }
 
 fn shown_damages(damages: &[Damage]) -> String {

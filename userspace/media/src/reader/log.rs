@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use reelfs_format::record::Lsn;
 use reelfs_format::spool::{SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
-use reelfs_format::volume::{
-    BlockKind, SegmentEnd, Trailer, VolumeError, BLOCK_HEADER_LEN, NO_RECORD, TRAILER_CLOSED, TRAILER_FULL,
-};
+use reelfs_format::volume::{BlockKind, SegmentEnd, Trailer, VolumeError, NO_RECORD, TRAILER_CLOSED, TRAILER_FULL};
 use uuid::Uuid;
 
 use super::error::{Damage, Place, ReadError};
@@ -83,7 +81,7 @@ pub enum Note {
 
 /// What one step through the blocks brought.
 pub(super) enum Step {
-    /// Bytes `start..end` of the volume's block. `fresh`: they begin with a record and do not continue what came before.
+    /// Bytes `start..end` of what the volume's block holds. `fresh`: they begin with a record and do not continue what came before.
     Bytes { lsn: Lsn, start: usize, end: usize, fresh: bool, place: Place },
     /// There is no more.
     End,
@@ -205,8 +203,8 @@ impl<S: VolumeSource> LogReader<S> {
         &mut self.source
     }
 
-    pub(super) fn block(&self) -> &[u8] {
-        self.volume.as_ref().map_or(&[], |volume| &volume.block)
+    pub(super) fn data(&self) -> &[u8] {
+        self.volume.as_ref().map_or(&[], VolumeReader::data)
     }
 
     /// Fails, or notes it and goes on, as was asked for.
@@ -285,7 +283,7 @@ impl<S: VolumeSource> LogReader<S> {
                 self.wrong(of_block(VolumeError::Kind(kind)))?;
                 Ok(None)
             }
-            None => Ok(None),
+            Some(BlockKind::VolumeKey) | None => Ok(None),
         }
     }
 
@@ -333,9 +331,9 @@ impl<S: VolumeSource> LogReader<S> {
         let (Some(log), Some(volume)) = (self.log.as_mut(), self.volume.as_ref()) else {
             return Ok(None);
         };
-        let offset = |lsn: Lsn| BLOCK_HEADER_LEN + (lsn - start) as usize;
+        let offset = |lsn: Lsn| (lsn - start) as usize;
         let lsn = log.next_record();
-        match log.feed(&volume.block[offset(from)..offset(end)]) {
+        match log.feed(&volume.data()[offset(from)..offset(end)]) {
             Ok(fed) => self.computed = fed.end.or(self.computed),
             Err(error) => {
                 self.wrong(ReadError::Record { place, lsn, error })?;
@@ -434,6 +432,11 @@ impl<S: VolumeSource> LogReader<S> {
         let mut volume = VolumeReader::open(medium)?;
         let mut within = Begin::Log;
         self.blocks += 1;
+        if volume.is_encrypted() {
+            let name = volume.name().clone();
+            let key = self.source.key(&name, volume.wrapped_key()?)?;
+            volume.unlock(key)?;
+        }
         let stranger = |why: String| ReadError::Stranger { volume: volume.name.to_string(), why };
         let Some(start) = volume.start.as_ref() else {
             return Err(stranger("it was never used".into()));

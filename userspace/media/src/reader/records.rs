@@ -118,7 +118,7 @@ impl<S: VolumeSource> RecordReader<S> {
             self.buffer.drain(..self.at);
             self.at = 0;
         }
-        self.buffer.extend_from_slice(&self.log.block()[start..end]);
+        self.buffer.extend_from_slice(&self.log.data()[start..end]);
         self.places.push_back((lsn, place));
         Ok(true)
     }

@@ -2,9 +2,12 @@
 
 //! Where the volumes of a set come from: a directory, drives, an operator.
 
+use std::sync::Arc;
+
 use reelfs_format::record::Lsn;
 
 use super::error::ReadError;
+use crate::key::{self, VolumeKey, WrappedKey};
 use crate::medium::Medium;
 
 /// A volume that is needed.
@@ -31,6 +34,16 @@ impl std::fmt::Display for Wanted {
 pub trait VolumeSource {
     /// The volume with this place in the set of this stream, or `None` if there is none to be had.
     fn volume(&mut self, wanted: &Wanted) -> Result<Option<Box<dyn Medium>>, ReadError>;
+
+    /// The key of an encrypted volume. May ask an operator.
+    fn key(&mut self, volume: &Arc<str>, wrapped: &WrappedKey) -> Result<VolumeKey, ReadError> {
+        Err(ReadError::Locked {
+            volume: volume.clone(),
+            fingerprint: key::shown(&wrapped.fingerprint),
+            recipients: wrapped.recipients.clone(),
+            why: "there is no identity to open it with".into(),
+        })
+    }
 
     /// The name of that volume, where another one tells.
     fn name_of(&self, _sequence: u64) -> Option<String> {

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 
 use reelfs_format::build::{LogBuilder, Payload};
 use reelfs_format::record::*;
+use reelfs_format::volume::INCOMPATIBLE_KNOWN;
 use reelfs_media::label;
 use reelfs_media::library::{DirectoryLibrary, Library, Supply};
-use reelfs_media::writer::{Progress, Stream, VolumeWriter};
+use reelfs_media::writer::{Coding, Progress, Stream, VolumeWriter};
 use reelfs_media::LogState;
 use rustix::fs::{
     fallocate, lgetxattr, linkat, llistxattr, mknodat, openat, renameat_with, seek, utimensat, AtFlags, FallocateFlags,
@@ -346,14 +347,20 @@ impl Tree {
 
 /// Puts a log on volume files in `directory`.
 pub fn write_volumes(directory: &Path, bytes: &[u8], capacity: Option<u64>) {
-    let mut library = DirectoryLibrary { path: directory.into(), capacity, block_size: 64 << 10 };
+    write_coded(directory, bytes, capacity, Coding::plain);
+}
+
+/// Puts a log on volume files, each of them as `coding` says.
+pub fn write_coded(directory: &Path, bytes: &[u8], capacity: Option<u64>, coding: impl Fn() -> Coding) {
+    let mut library =
+        DirectoryLibrary { path: directory.into(), capacity, block_size: 64 << 10, features: INCOMPATIBLE_KNOWN };
     let stream = Stream { uuid: STREAM, timeline: 1, origin: "test".into() };
     let mut state = LogState::origin(SEGMENT);
     let mut before = None;
     loop {
         let Supply::Volume(medium, _) = library.blank(POOL, 1).unwrap() else { panic!() };
         let pool = label::pool_uuid(POOL);
-        let mut writer = VolumeWriter::begin(medium, pool, stream.clone(), before.as_ref(), state).unwrap();
+        let mut writer = VolumeWriter::begin(medium, pool, stream.clone(), before.as_ref(), state, coding()).unwrap();
         let at = writer.next_lsn() as usize;
         if writer.append(&bytes[at..]).unwrap() == Progress::Open && writer.sync().unwrap() == Progress::Open {
             return;

@@ -18,10 +18,10 @@ use reeld::capture::{Capture, Control, Ended, Prepared};
 use reeld::keeper::Keeper;
 use reeld::source::{wait_any, Source, Wake};
 use reeld::status::Status;
-use reeld::streamer::{Marks, Orders, Streamer};
+use reeld::streamer::{Coders, Marks, Orders, Streamer};
 use reelfs_format::crc32c_append;
 use reelfs_format::record::{record_len, seal, Attributes, Body, Head, Identity, RecordType, WriteBody};
-use reelfs_format::volume::{BlockKind, BlockView, SegmentEnd, Trailer, VolumeStart, LABEL_LEN};
+use reelfs_format::volume::{BlockKind, BlockView, SegmentEnd, Trailer, VolumeStart, INCOMPATIBLE_KNOWN, LABEL_LEN};
 use reelfs_media::library::{volume_files, DirectoryLibrary, Library};
 use reelfs_media::log::link;
 use reelfs_spool::{Spool, Writer};
@@ -201,6 +201,15 @@ impl Daemon {
     }
 
     pub fn streamer(&self, library: Box<dyn Library>, marks: Marks) -> (JoinHandle<anyhow::Result<()>>, Orders) {
+        self.streamer_with(library, marks, Coders::plain())
+    }
+
+    pub fn streamer_with(
+        &self,
+        library: Box<dyn Library>,
+        marks: Marks,
+        coders: Coders,
+    ) -> (JoinHandle<anyhow::Result<()>>, Orders) {
         let orders = Orders::new().unwrap();
         let streamer = Streamer {
             spool: self.spool.clone(),
@@ -208,6 +217,7 @@ impl Daemon {
             pool: "test".into(),
             origin: "here".into(),
             marks,
+            coders,
             on_wait: None,
             new_volume: false,
             status: self.status.clone(),
@@ -263,7 +273,7 @@ pub const LAZY: Marks = Marks { high: 1 << 40, low: 0, age: Duration::from_secs(
 
 pub fn library(path: &Path, capacity: Option<u64>) -> Box<DirectoryLibrary> {
     fs::create_dir_all(path).unwrap();
-    Box::new(DirectoryLibrary { path: path.to_path_buf(), capacity, block_size: BLOCK })
+    Box::new(DirectoryLibrary { path: path.to_path_buf(), capacity, block_size: BLOCK, features: INCOMPATIBLE_KNOWN })
 }
 
 /// Reads the volumes as the format's specification says, with nothing of the writer's: the log from 0 on, the hashes
