@@ -51,7 +51,7 @@ const SUITE: Suite = Suite {
 pub const EXT4: Suite = Suite { name: "checkpoint-ext4", set_up: |c| set_up(c, "ext4"), ..SUITE };
 pub const XFS: Suite = Suite { name: "checkpoint-xfs", when: When::Long, set_up: |c| set_up(c, "xfs"), ..SUITE };
 pub const BTRFS: Suite = Suite { name: "checkpoint-btrfs", when: When::Long, set_up: |c| set_up(c, "btrfs"), ..SUITE };
-pub const TMPFS: Suite = Suite { name: "checkpoint-tmpfs", set_up: |c| set_up(c, "tmpfs"), ..SUITE };
+pub const TMPFS: Suite = Suite { name: "checkpoint-tmpfs", when: When::Long, set_up: |c| set_up(c, "tmpfs"), ..SUITE };
 
 fn set_up(context: &Context, kind: &str) -> TestResult {
     let stage = Stage::new(context, kind)?;
@@ -244,8 +244,9 @@ fn changed_while_told(_: &Context) -> TestResult {
             let file = File::options().read(true).write(true).open(mnt.join(format!("large-{}", random.below(6))))?;
             let (at, length) = (random.below(1200) * 4096, (1 + random.below(4)) * 4096);
             let mode = match random.below(6) {
-                0 => FallocateFlags::COLLAPSE_RANGE,
-                1 => FallocateFlags::INSERT_RANGE,
+                // A file that is shifted all the time is never told to its end.
+                0 if shifts < 40 => FallocateFlags::COLLAPSE_RANGE,
+                1 if shifts < 40 => FallocateFlags::INSERT_RANGE,
                 2 => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
                 3 => FallocateFlags::ZERO_RANGE,
                 _ => FallocateFlags::empty(),
