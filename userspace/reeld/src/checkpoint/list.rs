@@ -38,6 +38,8 @@ pub struct ListError {
 }
 
 type Result<T> = std::result::Result<T, redb::Error>;
+type Known<'t> = redb::Table<'t, &'static [u8; 32], u8>;
+type Queue<'t> = redb::Table<'t, u64, &'static [u8; 32]>;
 
 /// The list.
 pub struct List {
@@ -150,23 +152,12 @@ impl List {
 
     fn change<T>(
         &mut self,
-        change: impl FnOnce(
-            &mut redb::Table<'_, &'static [u8; 32], u8>,
-            &mut redb::Table<'_, u64, &'static [u8; 32]>,
-            &mut Self,
-        ) -> Result<T>,
+        change: impl FnOnce(&mut Known<'_>, &mut Queue<'_>, &mut Self) -> Result<T>,
     ) -> std::result::Result<T, ListError> {
         self.changed(change).map_err(|source| ListError { directory: self.directory.clone(), source })
     }
 
-    fn changed<T>(
-        &mut self,
-        change: impl FnOnce(
-            &mut redb::Table<'_, &'static [u8; 32], u8>,
-            &mut redb::Table<'_, u64, &'static [u8; 32]>,
-            &mut Self,
-        ) -> Result<T>,
-    ) -> Result<T> {
+    fn changed<T>(&mut self, change: impl FnOnce(&mut Known<'_>, &mut Queue<'_>, &mut Self) -> Result<T>) -> Result<T> {
         let write = match self.open.take() {
             Some(write) => write,
             None => {
