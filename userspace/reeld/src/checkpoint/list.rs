@@ -120,9 +120,8 @@ impl List {
                 let Some(object) = tables.suspects.pop_first()?.map(|(object, _)| *object.value()) else {
                     return Ok(false);
                 };
-                match tables.state(&object)? {
-                    before @ (None | Some(OVER)) => found |= list.enqueue(tables, &object, before, DUE_UNNAMED)?,
-                    Some(_) => {}
+                if let before @ (None | Some(OVER)) = tables.state(&object)? {
+                    found |= list.enqueue(tables, &object, before, DUE_UNNAMED)?;
                 }
                 Ok(true)
             })?;
