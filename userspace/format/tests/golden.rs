@@ -147,6 +147,7 @@ fn sorted(value: &Value) -> Value {
             keys.sort();
             Value::Object(keys.into_iter().map(|key| (key.clone(), sorted(&map[key]))).collect::<Map<_, _>>())
         }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
         other => other.clone(),
     }
 }

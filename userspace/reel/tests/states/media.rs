@@ -152,7 +152,7 @@ fn volumes_before_the_checkpoint_are_not_needed() {
     grow(&mut model, 3);
     // And one that was never completed.
     let mut unfinished = Walk::begin(&mut model);
-    (0..5).for_each(|number| assert!(unfinished.step(&mut model, number, 100)));
+    (0..5).for_each(|number| _ = unfinished.step(&mut model, number, 100));
     model.work((0, 1, 1, 1));
 
     let mut media = Media::new(&model, Some(12 << 20));
