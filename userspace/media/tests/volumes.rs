@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -178,7 +179,7 @@ fn an_altered_chain_is_found() {
     let log = make_log(6 << 20);
     drop(write_plain(directory.path(), None, &log.bytes, 500_000, 1 << 20));
     let path = volume_files(directory.path()).unwrap().remove(0);
-    forge(&path, BlockKind::SegmentEnd, |end| end[size_of::<SegmentEnd>() - 1] ^= 1);
+    forge(&path, BlockKind::SegmentEnd, |end| end[offset_of!(SegmentEnd, chain)] ^= 1);
     match read_all(directory.path()) {
         Err(ReadError::Hash { segment: 0, what: "chain", .. }) => {}
         other => panic!("{:?}", other.map(|bytes| bytes.len())),

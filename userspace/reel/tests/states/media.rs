@@ -152,7 +152,7 @@ fn volumes_before_the_checkpoint_are_not_needed() {
     grow(&mut model, 3);
     // And one that was never completed.
     let mut unfinished = Walk::begin(&mut model);
-    (0..5).for_each(|number| assert!(unfinished.step(&mut model, number, 100)));
+    (0..5).for_each(|number| _ = unfinished.step(&mut model, number, 100));
     model.work((0, 1, 1, 1));
 
     let mut media = Media::new(&model, Some(12 << 20));
@@ -209,4 +209,54 @@ fn a_checkpoint_behind_a_gap_is_whole() {
     media.restored(&model, &[]);
     let moment = at(behind_gap);
     assert!(media.restore(5, &[&moment[0], &moment[1]]).0.contains("GAP"));
+}
+
+/// A restore that is killed while it learns the tree goes on from its own checkpoint, onto files that are ahead of it.
+#[test]
+fn a_killed_restore_goes_on() {
+    let mut seed = 1_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as u32
+    };
+    let mut some = |count: usize| -> Vec<Op> {
+        let op = |_| ((random() % 32) as u8, random(), random(), random());
+        (0..count).map(op).filter(plain).collect()
+    };
+    let mut model = Model::populated();
+    some(150).into_iter().for_each(|op| model.work(op));
+    let steps: Vec<_> = some(500)
+        .into_iter()
+        .map(|op| if op.0 % 2 == 0 { super::Step::Work(op) } else { super::Step::Tell(op.1, op.2) })
+        .collect();
+    checkpoint(&mut model, &steps, &[(5, 4000), (2, 1)]);
+    some(100).into_iter().for_each(|op| model.work(op));
+    let mut media = Media::new(&model, None);
+    let small = ["--checkpoint", "4K", "--memory", "64K", "--quiet", "--resume"];
+    let begun = std::time::Instant::now();
+    media.restored(&model, &small);
+    let whole = begun.elapsed();
+    let mut went_on = 0;
+    for round in 1..16_u32 {
+        let target = media.directory.path().join(format!("restored-{}", media.restores + 1));
+        for part in [round, round + 3, round + 6] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_reel"));
+            command.args(["restore", "--no-identity-map", "--to"]).arg(&target).args(small).arg(media.volumes());
+            let mut child =
+                command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+            std::thread::sleep(whole * part / 20);
+            let _ = child.kill();
+            child.wait().unwrap();
+            went_on += u32::from(target.join(".reelfs-restore/state").exists());
+        }
+        let begun = fs::read_dir(&target).is_ok_and(|mut names| names.next().is_some());
+        if begun && !target.join(".reelfs-restore").exists() {
+            // It was quicker than that.
+            same_tree(&model, &target);
+            media.restores += 1;
+        } else {
+            media.restored(&model, &small);
+        }
+    }
+    assert!(went_on > 5, "only {went_on} had something to go on with");
 }

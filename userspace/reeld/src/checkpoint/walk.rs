@@ -119,6 +119,7 @@ pub struct Walk<'a, K> {
     kernel: K,
     around: &'a dyn Around,
     checkpoint: Lsn,
+    root: Identity,
     list: List,
     records: Records<Arc<Spool>>,
     /// LSN behind what was told last.
@@ -132,7 +133,16 @@ impl<'a, K: Kernel> Walk<'a, K> {
         let mut list = List::new(spool.path())?;
         list.add(root)?;
         let records = Records::new(spool, checkpoint, CHUNK);
-        Ok(Walk { kernel, around, checkpoint, list, records, told: checkpoint, progress: Progress::default() })
+        Ok(Walk {
+            kernel,
+            around,
+            checkpoint,
+            root: *root,
+            list,
+            records,
+            told: checkpoint,
+            progress: Progress::default(),
+        })
     }
 
     /// Tells everything. How much that was.
@@ -140,8 +150,12 @@ impl<'a, K: Kernel> Walk<'a, K> {
         let mut missing_since = None;
         loop {
             self.follow(self.around.spooled())?;
-            if let Some(object) = self.list.take()? {
-                self.tell(&object)?;
+            if let Some((object, unnamed)) = self.list.take()? {
+                match self.tell(&object)? {
+                    true => self.list.told(&object)?,
+                    // It went between being named and being told: a record has said that, or will.
+                    false => self.list.not_there(&object, unnamed)?,
+                }
                 continue;
             }
             if self.find_unnamed()? {
@@ -188,35 +202,30 @@ impl<'a, K: Kernel> Walk<'a, K> {
         Ok(())
     }
 
-    /// Tells one object, all of it.
-    fn tell(&mut self, object: &Identity) -> Result<()> {
+    /// Tells one object, all of it; false if it is not there.
+    fn tell(&mut self, object: &Identity) -> Result<bool> {
         let mut state = State { what: TELL_OBJECT, checkpoint: self.checkpoint, object: *object, ..State::default() };
         if !self.ask(&mut state, "attributes")? {
-            return self.not_there(object);
+            return Ok(false);
         }
         self.progress.objects += 1;
         let (what, doing) = match state.mode & S_IFMT {
             S_IFREG => (TELL_DATA, "contents"),
             S_IFDIR => (TELL_ENTRIES, "entries"),
-            _ => return Ok(()),
+            _ => return Ok(true),
         };
         let mut state = State { what, length: PART, ..state };
         (state.position, state.shifts, state.flags) = (0, 0, 0);
         while state.flags & STATE_LAST == 0 {
             if !self.ask(&mut state, doing)? {
-                return self.not_there(object);
+                return Ok(false);
             }
             if what == TELL_DATA {
                 self.progress.bytes += state.amount;
             }
             self.follow(self.around.spooled())?;
         }
-        Ok(())
-    }
-
-    /// It went between being named and being told: a record has said that, or will.
-    fn not_there(&mut self, object: &Identity) -> Result<()> {
-        Ok(self.list.not_there(object)?)
+        Ok(true)
     }
 
     /// Asks the kernel; false if there is no such object.
@@ -245,7 +254,8 @@ impl<'a, K: Kernel> Walk<'a, K> {
         }
     }
 
-    /// Looks for objects that are in use and have no name; whether there was one that has not been told.
+    /// Looks for objects that are in use and have no name; whether there was one that has to be told. Most have been made
+    /// since the beginning, and the log will say so: it is followed behind them before they are judged.
     fn find_unnamed(&mut self) -> Result<bool> {
         let (mut after, mut found) = ([0; 32], false);
         loop {
@@ -254,16 +264,25 @@ impl<'a, K: Kernel> Walk<'a, K> {
                 _ => WalkError::Unnamed(error),
             })?;
             for object in &part {
-                found |= self.list.add(object)?;
+                found |= self.list.suspect(object)?;
             }
             match part.last() {
                 Some(last) => after = *last,
-                None => return Ok(found),
+                None => break,
             }
             if self.around.cancelled() {
                 return Err(WalkError::Cancelled);
             }
         }
+        if !found {
+            return Ok(false);
+        }
+        // Whatever is told now stands behind all that was done by now.
+        let root = self.root;
+        let mut state = State { what: TELL_OBJECT, checkpoint: self.checkpoint, object: root, ..State::default() };
+        self.ask(&mut state, "attributes")?;
+        self.follow_all()?;
+        Ok(self.list.judge_suspects()?)
     }
 
     /// Follows the log to the end of what was told.
