@@ -223,7 +223,8 @@ fn data(found: &Found<'_>, log: &Log, request: &mut State) -> Result<Told> {
     let mut at = i64::try_from(request.position).map_err(|_| EINVAL)?.min(size);
     let lower = inode.lower().reader(found.mount.lower()).map_err(|e| found.failed("it cannot be opened", e))?;
     let unreadable = |e| found.failed("its contents cannot be read", e);
-    let mut settled = at;
+    // Up to where what is only in memory does not show, and up to where there is data.
+    let (mut settled, mut stored) = (at, at);
     let mut budget = budget(request.length, log);
     let mut first = if request.position == 0 { STATE_FIRST } else { 0 };
     let (mut told, mut lsn, mut last) = (0u64, None::<Lsn>, false);
@@ -233,7 +234,17 @@ fn data(found: &Found<'_>, log: &Log, request: &mut State) -> Result<Told> {
             // So that data and holes show as what they are. What cannot be written back can still be read.
             let _ = lower.write_back(at..settled);
         }
-        let (kind, upto) = if at < size { lower.extent(at..size).map_err(unreadable)? } else { (Extent::Data, at) };
+        let (kind, upto) = if at < stored {
+            (Extent::Data, stored)
+        } else if at < size {
+            lower.drop_clean(at..settled);
+            lower.extent(at..size).map_err(unreadable)?
+        } else {
+            (Extent::Data, at)
+        };
+        if kind == Extent::Data {
+            stored = upto.min(settled);
+        }
         let (length, payload) = match kind {
             Extent::Hole => (upto - at, 0),
             Extent::Data => {

@@ -11,7 +11,7 @@ use super::{
     FileSystem,
 };
 use core::ops::Range;
-use kernel::{error::to_result, ffi, prelude::*};
+use kernel::{error::to_result, ffi, page::PAGE_SHIFT, prelude::*};
 
 /// A request to make a range of one file share the extents of a range of another, or of the same.
 pub(crate) struct Remap<'a, T: FileSystem> {
@@ -112,6 +112,17 @@ impl LowerReader {
     pub(crate) fn write_back(&self, range: Range<i64>) -> Result {
         // SAFETY: The file is open.
         unsafe { write_back(self.as_ptr(), range) }
+    }
+
+    /// Drops from memory what is clean of a range. What somebody has read, or what was read ahead, of blocks that are set
+    /// aside and not written would show as data.
+    pub(crate) fn drop_clean(&self, range: Range<i64>) {
+        let page = |at: i64| usize::try_from(at).unwrap_or(0) >> PAGE_SHIFT;
+        // SAFETY: An open file has a mapping. Pages that are dirty, mapped or in use stay.
+        unsafe {
+            let mapping = (*self.as_ptr()).f_mapping;
+            bindings::invalidate_mapping_pages(mapping, page(range.start), page(range.end.saturating_sub(1)))
+        };
     }
 
     /// See [`extent`].
