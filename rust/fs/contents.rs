@@ -31,7 +31,9 @@ impl<'a> Contents<'a> {
 
     /// Makes sure that a range shows as data and holes what is so. The filesystem below may fail to.
     pub(super) fn settle(&self, range: Range<i64>) -> Result {
-        self.lower.write_back(range)
+        self.lower.write_back(range.clone())?;
+        self.lower.drop_clean(range);
+        Ok(())
     }
 
     /// Returns what is at the beginning of a range that is not empty, and where that ends.

@@ -100,6 +100,12 @@ impl LowerFile {
         unsafe { write_back(self.as_ptr(), range) }
     }
 
+    /// See [`LowerReader::drop_clean`].
+    pub(crate) fn drop_clean(&self, range: Range<i64>) {
+        // SAFETY: The file is open.
+        unsafe { drop_clean(self.as_ptr(), range) };
+    }
+
     /// See [`extent`]: for files that nobody else uses.
     pub(crate) fn extent(&self, range: Range<i64>) -> Result<(Extent, i64)> {
         // SAFETY: The file is open.
@@ -117,12 +123,8 @@ impl LowerReader {
     /// Drops from memory what is clean of a range. What somebody has read, or what was read ahead, of blocks that are set
     /// aside and not written would show as data.
     pub(crate) fn drop_clean(&self, range: Range<i64>) {
-        let page = |at: i64| usize::try_from(at).unwrap_or(0) >> PAGE_SHIFT;
-        // SAFETY: An open file has a mapping. Pages that are dirty, mapped or in use stay.
-        unsafe {
-            let mapping = (*self.as_ptr()).f_mapping;
-            bindings::invalidate_mapping_pages(mapping, page(range.start), page(range.end.saturating_sub(1)))
-        };
+        // SAFETY: The file is open.
+        unsafe { drop_clean(self.as_ptr(), range) };
     }
 
     /// See [`extent`].
@@ -142,6 +144,20 @@ unsafe fn write_back(file: *mut bindings::file, range: Range<i64>) -> Result {
     let last = range.end.saturating_sub(1);
     // SAFETY: An open file has a mapping.
     to_result(unsafe { bindings::filemap_write_and_wait_range((*file).f_mapping, range.start, last) })
+}
+
+/// See [`LowerReader::drop_clean`].
+///
+/// # Safety
+///
+/// The file is open.
+unsafe fn drop_clean(file: *mut bindings::file, range: Range<i64>) {
+    let page = |at: i64| usize::try_from(at).unwrap_or(0) >> PAGE_SHIFT;
+    // SAFETY: An open file has a mapping. Pages that are dirty, mapped or in use stay.
+    unsafe {
+        let mapping = (*file).f_mapping;
+        bindings::invalidate_mapping_pages(mapping, page(range.start), page(range.end.saturating_sub(1)))
+    };
 }
 
 /// Returns what is at the beginning of a range that is not empty, and where that ends. What lies behind the end of
