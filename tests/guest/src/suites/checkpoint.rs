@@ -48,7 +48,7 @@ const SUITE: Suite = Suite {
     ..Suite::DEFAULT
 };
 
-pub const EXT4: Suite = Suite { name: "checkpoint-ext4", set_up: |c| set_up(c, "ext4"), ..SUITE };
+pub const EXT4: Suite = Suite { name: "checkpoint-ext4", when: When::Long, set_up: |c| set_up(c, "ext4"), ..SUITE };
 pub const XFS: Suite = Suite { name: "checkpoint-xfs", when: When::Long, set_up: |c| set_up(c, "xfs"), ..SUITE };
 pub const BTRFS: Suite = Suite { name: "checkpoint-btrfs", when: When::Long, set_up: |c| set_up(c, "btrfs"), ..SUITE };
 pub const TMPFS: Suite = Suite { name: "checkpoint-tmpfs", when: When::Long, set_up: |c| set_up(c, "tmpfs"), ..SUITE };
